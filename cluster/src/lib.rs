@@ -1,0 +1,13 @@
+//! What a Kubernetes cluster says about its Services.
+//!
+//! - [`object`]: the objects, cut down to the fields we use.
+//! - [`update`]: what a source says, one step at a time.
+//! - [`store`]: the last known state, and which Services an update made dirty.
+//!
+//! A source (the API server, or a directory of manifests) sends [`update::Update`]s in
+//! order; the owner of a [`store::Store`] applies them and acts on the [`store::Change`]s,
+//! but only once [`store::Store::synced`] says that the first list of every kind is in.
+
+pub mod object;
+pub mod store;
+pub mod update;

@@ -1,0 +1,103 @@
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{IpFamily, ObjectName, Protocol};
+
+/// An EndpointSlice, or one (subset, family) of a legacy Endpoints object in the same form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Namespace and name of the slice itself.
+    pub name: ObjectName,
+    /// The Service it belongs to (label `kubernetes.io/service-name`), in the same
+    /// namespace; `None` without the label: then nobody uses the slice.
+    pub service: Option<Arc<str>>,
+    /// `addressType`; `None` for FQDN slices, which no proxy uses.
+    pub family: Option<IpFamily>,
+    /// `ports`; entries without a name field or with no port number are left out.
+    pub ports: Box<[SlicePort]>,
+    /// `endpoints`; of each only `addresses[0]` is kept, as every consumer of Kubernetes
+    /// reads it (the API documents the others as unused).
+    pub endpoints: Box<[Endpoint]>,
+    /// Label `service.kubernetes.io/headless` is present: not for proxies.
+    pub headless: bool,
+    /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`, nanoseconds since
+    /// 1970: when the pod or Service change happened that led to this version.
+    pub trigger_unix_ns: Option<i64>,
+}
+
+impl EndpointSlice {
+    /// Namespace and name of the Service, where the slice names one.
+    #[must_use]
+    pub fn service_name(&self) -> Option<ObjectName> {
+        let name = self.service.clone()?;
+        Some(ObjectName {
+            namespace: self.name.namespace.clone(),
+            name,
+        })
+    }
+}
+
+/// A port that every endpoint of a slice listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// The name that ties it to a Service's port, `""` where both are unnamed.
+    pub name: Arc<str>,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The number, never 0.
+    pub port: u16,
+}
+
+/// One endpoint of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is reached.
+    pub address: IpAddr,
+    /// Ready, serving, terminating, with the API's defaults applied.
+    pub conditions: Conditions,
+    /// The node it runs on, where known. Unknown is never local.
+    pub node: Option<Arc<str>>,
+    /// The zone it runs in, where known.
+    pub zone: Option<Arc<str>>,
+    /// Topology hints, where given.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// Conditions of an endpoint after the API's defaults: ready unless said otherwise, serving
+/// unless said otherwise, terminating only if said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conditions {
+    /// Takes new traffic.
+    pub ready: bool,
+    /// Answers, whether or not it is on its way out.
+    pub serving: bool,
+    /// Is on its way out.
+    pub terminating: bool,
+}
+
+impl Conditions {
+    /// A ready endpoint that stays.
+    pub const READY: Self = Self {
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
+}
+
+/// For whom an endpoint is meant, by zone and by node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// `hints.forZones`.
+    pub zones: Box<[Arc<str>]>,
+    /// `hints.forNodes`.
+    pub nodes: Box<[Arc<str>]>,
+}
+
+/// A `v1` Endpoints object, turned into slices: one for each subset and family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegacyEndpoints {
+    /// Namespace and name, which is also the Service's name.
+    pub name: ObjectName,
+    /// Its subsets.
+    pub slices: Box<[Arc<EndpointSlice>]>,
+}

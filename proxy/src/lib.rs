@@ -1,0 +1,3 @@
+//! The service proxy, as a library for its binary and its tests.
+
+pub mod plan;

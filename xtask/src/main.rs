@@ -1,0 +1,2 @@
+//! Set-up, demo, test and build commands.
+fn main() {}
