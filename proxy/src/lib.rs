@@ -1,3 +1,4 @@
 //! The service proxy, as a library for its binary and its tests.
 
+pub mod backend;
 pub mod plan;
