@@ -9,6 +9,7 @@ mod attribute;
 pub mod conntrack;
 mod error;
 mod family;
+pub mod ipset;
 mod nfnl;
 pub mod nft_generation;
 mod writer;

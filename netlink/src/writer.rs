@@ -27,6 +27,7 @@ impl Writer {
         self.too_large = false;
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }

@@ -168,7 +168,7 @@ impl Flow {
 /// The inside of a tuple that says no more than "UDP".
 pub(super) fn write_udp_only(writer: &mut Writer) {
     writer.nest(CTA_TUPLE_PROTO, |writer| {
-        writer.u8(CTA_PROTO_NUM, IPPROTO_UDP)
+        writer.u8(CTA_PROTO_NUM, IPPROTO_UDP);
     });
 }
 

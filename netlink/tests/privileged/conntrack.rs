@@ -240,7 +240,7 @@ fn a_table_of_many_flows_is_streamed_while_flows_are_deleted() {
         let mut deleted = 0;
         let counts = listing
             .for_each_udp(Family::V4, |flow| {
-                deleted += deleting.delete(&[*flow]).unwrap()
+                deleted += deleting.delete(&[*flow]).unwrap();
             })
             .unwrap();
         assert_eq!(deleted, 200);
