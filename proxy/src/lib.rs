@@ -1,4 +1,7 @@
 //! The service proxy, as a library for its binary and its tests.
 
+pub mod health;
+mod listen;
 pub mod metrics;
 pub mod plan;
+pub mod relay;
