@@ -293,7 +293,7 @@ async fn a_port_that_is_taken_is_reported_and_tried_again() {
             _ => Box::new(TcpListener::bind(address).await.unwrap()),
         };
         for _ in 0..2 {
-            bed.reconcile(&[spec.clone()]);
+            bed.reconcile(std::slice::from_ref(&spec));
             let failed: Vec<_> = bed
                 .relay
                 .not_listening()
