@@ -9,24 +9,22 @@ use std::path::{Path, PathBuf};
 /// attached here sees exactly the sockets made on node1 and in its pods.
 pub(super) struct NodeCgroup {
     path: PathBuf,
+    keep: bool,
 }
 
 impl NodeCgroup {
     /// Makes the group, or `None` where the machine has no cgroup2 or does not let us.
     pub(super) fn create(name: &str) -> Option<Self> {
-        let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-        let root = mounts.lines().find_map(|line| {
-            let mut fields = line.split(' ');
-            let (at, kind) = (fields.nth(1)?, fields.next()?);
-            (kind == "cgroup2").then(|| PathBuf::from(at))
-        })?;
-        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        let path = root.join(own).join(name);
+        let path = own_directory()?.join(name);
         fs::create_dir(&path).ok()?;
-        let group = Self { path };
+        let group = Self { path, keep: false };
         fs::write(group.path.join("cgroup.type"), "threaded").ok()?;
         Some(group)
+    }
+
+    /// Leaves the group in place when dropped.
+    pub(super) fn keep(&mut self) {
+        self.keep = true;
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -40,6 +38,9 @@ impl NodeCgroup {
 
 impl Drop for NodeCgroup {
     fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
         // An exited process leaves its group a moment after it was waited for.
         for _ in 0..20 {
             if fs::remove_dir(&self.path).is_ok() {
@@ -49,4 +50,34 @@ impl Drop for NodeCgroup {
         }
         eprintln!("testbed: {} could not be removed", self.path.display());
     }
+}
+
+/// Removes the groups of testbeds whose process no longer runs.
+pub(super) fn sweep_leftovers() {
+    let Some(entries) = own_directory().and_then(|directory| fs::read_dir(directory).ok()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name
+            .to_str()
+            .and_then(super::sweep::owner_pid)
+            .is_some_and(|pid| !super::sweep::is_running(pid))
+        {
+            // One that still holds a process is left for the next sweep.
+            drop(fs::remove_dir(entry.path()));
+        }
+    }
+}
+
+fn own_directory() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let root = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (at, kind) = (fields.nth(1)?, fields.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(at))
+    })?;
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(root.join(own))
 }

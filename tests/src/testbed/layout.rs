@@ -114,6 +114,9 @@ pub(super) fn set_sysctls(bed: &Testbed) -> Result<()> {
             if place == Place::Fabric {
                 // Its own answers for service addresses come by again on their way through node1.
                 sysctl("net/ipv4/conf/all/accept_local", "1")?;
+                // And what clients send to service addresses must pass through node1 first, even
+                // where a socket here is at the other end.
+                sysctl("net/ipv4/tcp_early_demux", "0")?;
             }
             // Many probes are refused at once; none of the refusals may be swallowed.
             sysctl("net/ipv4/icmp_ratelimit", "0")?;
@@ -195,7 +198,7 @@ fn fabric_routes() -> String {
         let _ = write!(
             lines,
             "route add {v4} via 192.168.100.11 table 100\nroute add {v6} via fd00:100::11 table 100\n\
-             route add local {v4} dev lo table main\nroute add local {v6} dev lo table main\n"
+             route add local {v4} dev lo\nroute add local {v6} dev lo\n"
         );
     }
     lines.push_str(
@@ -209,7 +212,8 @@ fn fabric_routes() -> String {
 }
 
 fn fabric_rules(family: Family) -> String {
-    let mut lines = String::new();
+    // The table of local addresses, which owns the service addresses too, comes after the clients'.
+    let mut lines = String::from("rule add pref 200 lookup local\nrule del pref 0\n");
     for (client, ..) in CLIENT_NETS {
         let _ = writeln!(lines, "rule add pref 100 iif {client} lookup 100");
     }

@@ -80,6 +80,7 @@ impl Testbed {
         require_root()?;
         require_tools(&["ip"])?;
         sweep::sweep_leftovers()?;
+        cgroup::sweep_leftovers();
         let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
         let id = format!("sy{}-{instance}", std::process::id());
         let mut bed = Self {
@@ -135,7 +136,8 @@ impl Testbed {
     }
 
     /// Leaves namespaces and work directory in place when dropped, for a human to look at.
-    /// Servers are this process' threads: they end with it.
+    /// Servers are this process' threads and end with it, and the next testbed that anybody
+    /// builds sweeps away those of ended processes: a demo that is to be entered keeps running.
     pub fn keep(&mut self) {
         self.keep = true;
         self.work.disable_cleanup(true);
@@ -229,7 +231,11 @@ impl Drop for Testbed {
     fn drop(&mut self) {
         self.engine.stop();
         self.namespaces.clear();
-        if !self.keep {
+        if self.keep {
+            if let Some(cgroup) = &mut self.cgroup {
+                cgroup.keep();
+            }
+        } else {
             sweep::remove_testbed(&self.id);
         }
     }

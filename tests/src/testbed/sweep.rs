@@ -15,20 +15,21 @@ const NETNS_DIR: &str = "/run/netns";
 pub(super) fn sweep_leftovers() -> Result<()> {
     let names = namespaces_named("sy").context("list network namespaces")?;
     for name in names {
-        let owner = name
-            .strip_prefix("sy")
-            .and_then(|rest| rest.split_once('-'))
-            .map(|(pid, _)| pid);
-        let Some(pid) =
-            owner.filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
-        else {
-            continue;
-        };
-        if !Path::new("/proc").join(pid).exists() {
+        if owner_pid(&name).is_some_and(|pid| !is_running(pid)) {
             remove_namespace(&name);
         }
     }
     Ok(())
+}
+
+/// The process number in `sy<pid>-<n>-<place>`.
+pub(super) fn owner_pid(name: &str) -> Option<&str> {
+    let (pid, _) = name.strip_prefix("sy")?.split_once('-')?;
+    (!pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit())).then_some(pid)
+}
+
+pub(super) fn is_running(pid: &str) -> bool {
+    Path::new("/proc").join(pid).exists()
 }
 
 /// Removes the namespaces of testbed `id` and ends what still runs in them.
