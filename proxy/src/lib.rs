@@ -1,5 +1,9 @@
 //! The service proxy, as a library for its binary and its tests.
 
 pub mod backend;
+pub mod health;
+mod listen;
+pub mod metrics;
 pub mod plan;
+pub mod relay;
 pub mod settings;
