@@ -51,7 +51,9 @@ impl Rules {
         config: Config,
         plans: &[Arc<ServicePlan>],
     ) -> Result<Report, ToolError> {
-        self.config = config;
+        let nfacct = config.nfacct && self.config.nfacct;
+        self.config = Config { nfacct, ..config };
+        self.complete_config();
         let tables = Tables {
             mangle: self.tool.save(Table::Mangle)?,
             filter: self.tool.save(Table::Filter)?,
@@ -83,6 +85,9 @@ impl Rules {
             rules.completion(&tables, survey, report)
         })?;
         self.delete_stale(&tables, &survey);
+        if let Some(set) = &mut self.cluster_ips {
+            report.chains_repaired += set.reconcile(plans.iter().map(|plan| &***plan))?;
+        }
         for plan in plans
             .iter()
             .filter(|plan| !self.refused.contains_key(&plan.id))
@@ -93,6 +98,7 @@ impl Rules {
             self.programmed.insert(plan.id.clone(), Arc::clone(plan));
         }
         self.needs_reconcile = false;
+        self.settle();
         Ok(report)
     }
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use switchyard_cluster::object::IpFamily;
+use switchyard_netlink::ipset::IpsetError;
 
 use super::fixed::Table;
 use super::read::TableState;
@@ -74,6 +75,9 @@ pub enum ToolError {
         /// Which program.
         program: String,
     },
+    /// The set of ClusterIPs could not be read or written.
+    #[error("the ipset of ClusterIPs: {0}")]
+    ClusterIps(#[from] IpsetError),
     /// It ran and failed.
     #[error("`{program}` failed: {message}")]
     Failed {
@@ -178,6 +182,19 @@ impl Tool {
         Err(ToolError::Locked {
             program: self.restore.display().to_string(),
         })
+    }
+
+    /// Whether a rule can be had at all: puts it into a chain of its own that nothing jumps
+    /// to, and removes that.
+    pub(super) fn probe(&self, rule: &str) -> Result<(), ToolError> {
+        let chain = "SWITCHYARD-PROBE";
+        let tried = self.restore(&format!(
+            "*filter\n:{chain} - [0:0]\n-A {chain} {rule}\nCOMMIT\n"
+        ));
+        if tried.is_ok() {
+            self.restore(&format!("*filter\n:{chain} - [0:0]\n-X {chain}\nCOMMIT\n"))?;
+        }
+        tried
     }
 
     /// Reads one table.
