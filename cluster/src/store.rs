@@ -84,7 +84,7 @@ impl Store {
                 }
                 self.waiting_for.retain(|waiting| *waiting != kind);
             }
-            Update::Odd(..) | Update::Trouble(..) => {}
+            Update::Odd(..) | Update::Malformed(_) | Update::Trouble(..) => {}
         }
     }
 

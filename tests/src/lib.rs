@@ -1,1 +1,8 @@
-//! To be filled.
+//! What the tests of Switchyard stand on: a cluster of network namespaces that
+//! carries real packets ([`testbed`]), and the case tables that say what must
+//! come back ([`cases`]).
+//!
+//! Nothing here knows how a backend works: the built binaries are started as an
+//! operator would start them, and judged by the packets they let through.
+
+pub mod testbed;
