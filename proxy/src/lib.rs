@@ -1,5 +1,6 @@
 //! The service proxy, as a library for its binary and its tests.
 
+pub mod addresses;
 pub mod backend;
 pub mod health;
 mod listen;
@@ -7,3 +8,4 @@ pub mod metrics;
 pub mod plan;
 pub mod relay;
 pub mod settings;
+pub mod sysctl;
