@@ -48,10 +48,17 @@ pub struct Refusal {
 /// What a sync did.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Rules written, in this sync.
-    pub rules_written: usize,
+    /// Rules written to the filter and to the nat table, in this sync.
+    pub rules_written: (usize, usize),
     /// Chains that were not as they should be (only found by reconciling).
     pub chains_repaired: usize,
+}
+
+impl Report {
+    pub(super) const fn wrote(&mut self, (filter, nat): (usize, usize)) {
+        self.rules_written.0 += filter;
+        self.rules_written.1 += nat;
+    }
 }
 
 /// How many rules stand in each table.
