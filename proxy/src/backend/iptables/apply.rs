@@ -131,8 +131,15 @@ impl Rules {
         self.tampering.is_suspected()
     }
 
-    pub(super) fn settle(&mut self) {
+    /// What the kernel holds now is known to be ours: to be called once all families have
+    /// written.
+    pub fn settle(&mut self) {
         self.tampering.settle();
+    }
+
+    /// What the kernel holds now may not be ours.
+    pub fn unsettle(&mut self) {
+        self.tampering.unsettle();
     }
 
     /// What the rules depend on besides the plans.
@@ -194,6 +201,9 @@ impl Rules {
                 new: change.new.clone(),
             })
             .collect();
+        if steps.is_empty() {
+            return Ok(Report::default());
+        }
         let script = self.render(&steps);
         if let Err(failed) = self.run(&script) {
             self.needs_reconcile = true;
@@ -210,7 +220,6 @@ impl Rules {
         for step in &steps {
             self.note(step);
         }
-        self.settle();
         Ok(Report {
             rules_written: script.rules(),
             ..Report::default()

@@ -98,7 +98,6 @@ impl Rules {
             self.programmed.insert(plan.id.clone(), Arc::clone(plan));
         }
         self.needs_reconcile = false;
-        self.settle();
         Ok(report)
     }
 
