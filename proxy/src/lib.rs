@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod backend;
+pub mod conntrack;
 pub mod health;
 mod listen;
 pub mod metrics;
