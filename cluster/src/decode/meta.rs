@@ -13,6 +13,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 pub(super) struct Meta {
     name: Option<String>,
     namespace: Option<String>,
+    pub(super) resource_version: Option<Box<str>>,
     pub(super) creation_timestamp: Option<String>,
     pub(super) deletion_timestamp: Option<String>,
     #[serde(default)]
@@ -41,19 +42,21 @@ pub(super) struct Annotations {
     pub(super) trigger_time: Option<String>,
 }
 
-/// Any object, when only its name matters.
+/// Any object, when only its identity matters.
 #[derive(Deserialize)]
 pub(super) struct Named {
-    pub(super) metadata: Option<NameOnly>,
+    pub(super) metadata: Option<Identity>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct NameOnly {
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Identity {
     name: Option<String>,
     namespace: Option<String>,
+    pub(super) resource_version: Option<Box<str>>,
 }
 
-impl NameOnly {
+impl Identity {
     pub(super) fn object_name(
         &self,
         kind: Kind,

@@ -26,6 +26,8 @@ pub struct Decoded {
     pub object: Object,
     /// What was left out or replaced on the way.
     pub oddities: Vec<Problem>,
+    /// `metadata.resourceVersion`: where a watch resumes.
+    pub resource_version: Option<Box<str>>,
 }
 
 /// An object that could not be read.
@@ -33,6 +35,8 @@ pub struct Decoded {
 pub struct Undecodable {
     /// Which object it is, where at least that could be read.
     pub name: Option<ObjectName>,
+    /// `metadata.resourceVersion`, where that could be read.
+    pub resource_version: Option<Box<str>>,
     /// Why.
     pub problem: Problem,
 }
@@ -51,11 +55,15 @@ pub fn decode(kind: Kind, json: &str, names: &mut Interner) -> Result<Decoded, U
     }
 }
 
-/// Reads nothing but the name.
-#[must_use]
-pub fn decode_name(kind: Kind, json: &str, names: &mut Interner) -> Option<ObjectName> {
-    let named: meta::Named = serde_json::from_str(json).ok()?;
-    named.metadata?.object_name(kind, names).ok()
+/// Says why an object can't be read, with as much of its identity as can be.
+fn undecodable(kind: Kind, json: &str, names: &mut Interner, problem: Problem) -> Undecodable {
+    let named: Option<meta::Named> = serde_json::from_str(json).ok();
+    let identity = named.and_then(|named| named.metadata).unwrap_or_default();
+    Undecodable {
+        name: identity.object_name(kind, names).ok(),
+        resource_version: identity.resource_version,
+        problem,
+    }
 }
 
 /// What every decoder is handed beside the raw object.
@@ -72,24 +80,13 @@ fn typed<'de, Raw: Deserialize<'de> + meta::HasMeta>(
     compact: fn(Raw, &mut Context<'_>) -> Object,
 ) -> Result<Decoded, Undecodable> {
     // The quick way first; only text that fails is read again to learn where.
-    let raw: Raw = match serde_json::from_str(json) {
-        Ok(raw) => raw,
-        Err(error) => {
-            return Err(Undecodable {
-                name: decode_name(kind, json, names),
-                problem: locate::<Raw>(json, &error),
-            });
-        }
+    let read = serde_json::from_str(json).map_err(|error| locate::<Raw>(json, &error));
+    let named = read.and_then(|raw: Raw| Ok((raw.meta().object_name(kind, names)?, raw)));
+    let (name, raw) = match named {
+        Ok(named) => named,
+        Err(problem) => return Err(undecodable(kind, json, names, problem)),
     };
-    let name = match raw.meta().object_name(kind, names) {
-        Ok(name) => name,
-        Err(problem) => {
-            return Err(Undecodable {
-                name: None,
-                problem,
-            });
-        }
-    };
+    let resource_version = raw.meta().resource_version.clone();
     let mut context = Context {
         name,
         names,
@@ -99,6 +96,7 @@ fn typed<'de, Raw: Deserialize<'de> + meta::HasMeta>(
     Ok(Decoded {
         object,
         oddities: context.oddities.into_problems(),
+        resource_version,
     })
 }
 

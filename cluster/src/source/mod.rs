@@ -4,6 +4,7 @@
 //! receiver is gone ([`SourceError::NobodyListens`]), and something cheap to call before it that says at once what is wrong
 //! with the options.
 
+pub mod api;
 pub mod manifests;
 
 /// How many updates a source may be ahead of whoever takes them. Enough that neither waits
@@ -16,6 +17,14 @@ pub enum SourceError {
     /// Whoever took the updates is gone: the usual end of a source.
     #[error("nobody takes the updates any more")]
     NobodyListens,
+    /// What leads to the API server (kubeconfig, certificates, tokens) can't be used.
+    #[error("{place}: {message}")]
+    Access {
+        /// `--kubeconfig FILE`, `--master URL` or the in-cluster configuration.
+        place: String,
+        /// What is wrong and what was expected.
+        message: String,
+    },
     /// The manifests folder is missing or can't be read.
     #[error("--manifests {path}: {message}")]
     Manifests {

@@ -120,6 +120,7 @@ pub struct Flags {
     /// Where maps and links are pinned (ebpf mode)
     #[arg(long, value_name = "PATH", hide = true)]
     pub bpf_root: Option<PathBuf>,
+    /// Flags that change nothing here.
     #[command(flatten)]
     pub unused: Unused,
 }

@@ -52,9 +52,9 @@ impl Catalog {
                 before.and_then(|entry| entry.form.clone())
             };
             let mut entry = match item.read {
-                Ok(decoded) => Entry {
-                    form: Some(decoded.object),
-                    problems: decoded.oddities,
+                Ok((object, oddities)) => Entry {
+                    form: Some(object),
+                    problems: oddities,
                     readable: true,
                 },
                 Err(problem) => Entry {

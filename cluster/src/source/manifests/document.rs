@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::decode::{Decoded, Undecodable, decode};
 use crate::interner::Interner;
-use crate::object::{Kind, ObjectName};
+use crate::object::{Kind, Object, ObjectName};
 use crate::update::Problem;
 
 /// Upper bounds of one YAML document, so that a hostile file can't eat the machine: the
@@ -42,8 +42,9 @@ pub(super) struct Item {
     pub(super) place: String,
     pub(super) kind: Kind,
     pub(super) name: ObjectName,
-    /// The object, or why it could not be read; problems carry place and full field path.
-    pub(super) read: Result<Decoded, Problem>,
+    /// The object and what is odd about it, or why it could not be read; problems carry
+    /// place and full field path.
+    pub(super) read: Result<(Object, Vec<Problem>), Problem>,
 }
 
 /// Reads every object of the wanted kinds in a file.
@@ -224,16 +225,15 @@ impl Reader<'_> {
     fn item(&mut self, place: &Place<'_>, kind: Kind, value: &Value) -> Result<(), Problem> {
         let placed = |problem: Problem| place.problem(&problem.field, problem.message);
         let item = match decode(kind, &value.to_string(), self.names) {
-            Ok(Decoded { object, oddities }) => Item {
+            Ok(Decoded {
+                object, oddities, ..
+            }) => Item {
                 place: place.document.to_owned(),
                 kind,
                 name: object.name().clone(),
-                read: Ok(Decoded {
-                    object,
-                    oddities: oddities.into_iter().map(placed).collect(),
-                }),
+                read: Ok((object, oddities.into_iter().map(placed).collect())),
             },
-            Err(Undecodable { name, problem }) => Item {
+            Err(Undecodable { name, problem, .. }) => Item {
                 place: place.document.to_owned(),
                 kind,
                 name: name.ok_or_else(|| placed(problem.clone()))?,

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Shared;
+use super::{Shared, nfacct_names};
 use super::batch::{Batch, Script};
+use super::cluster_ips::ClusterIps;
 use super::compile::{Fragment, compile};
 use super::config::Config;
 use super::fixed::{self, Table};
+use super::tampering::Tampering;
 use super::tool::{Tool, ToolError, Variant};
 use crate::plan::{PlanChange, PlanId, ServicePlan};
 
@@ -31,6 +33,9 @@ pub struct Rules {
     /// Rules of all programmed plans.
     pub(super) counts: RuleCounts,
     pub(super) needs_reconcile: bool,
+    /// `None` where the kernel or the tools have no ipset.
+    pub(super) cluster_ips: Option<ClusterIps>,
+    pub(super) tampering: Tampering,
 }
 
 /// A plan the kernel or the tool did not take; what it had before stays as far as it can.
@@ -43,10 +48,17 @@ pub struct Refusal {
 /// What a sync did.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Rules written, in this sync.
-    pub rules_written: usize,
+    /// Rules written to the filter and to the nat table, in this sync.
+    pub rules_written: (usize, usize),
     /// Chains that were not as they should be (only found by reconciling).
     pub chains_repaired: usize,
+}
+
+impl Report {
+    pub(super) const fn wrote(&mut self, (filter, nat): (usize, usize)) {
+        self.rules_written.0 += filter;
+        self.rules_written.1 += nat;
+    }
 }
 
 /// How many rules stand in each table.
@@ -64,17 +76,70 @@ struct Step {
 }
 
 impl Rules {
-    /// Rules of a family; nothing is read or written yet.
+    /// Rules of a family. Finds out what the kernel and the tools can do (and with that
+    /// creates the set of ClusterIPs), but touches no rule of anybody's.
     #[must_use]
     pub fn new(config: Config, tool: Tool) -> Self {
-        Self {
+        let mut rules = Self {
+            tampering: Tampering::new(tool.variant),
+            cluster_ips: None,
             config,
             tool,
             programmed: HashMap::new(),
             refused: BTreeMap::new(),
             counts: RuleCounts::default(),
             needs_reconcile: true,
+        };
+        rules.find_features();
+        rules
+    }
+
+    /// Looks whether rules may match ipsets and count in accounting objects.
+    fn find_features(&mut self) {
+        let family = self.config.family;
+        let opened = ClusterIps::open(family).map_err(|error| error.to_string());
+        let usable = opened.and_then(|set| {
+            let rule = format!("-m set --match-set {} dst -j RETURN", set.name());
+            self.tool.probe(&rule).map(|()| set).map_err(|error| error.to_string())
+        });
+        match usable {
+            Ok(set) => self.cluster_ips = Some(set),
+            Err(error) => tracing::warn!(
+                %family, %error,
+                "no ipset to be had: connections to unknown ports of ClusterIPs are not \
+                 refused but lost, as with the reference"
+            ),
         }
+        if self.config.nfacct {
+            let rule = format!("-m nfacct --nfacct-name {} -j RETURN", nfacct_names::INVALID_DROPPED);
+            if let Err(error) = self.tool.probe(&rule) {
+                tracing::debug!(%family, %error, "rules cannot count by nfacct");
+                self.config.nfacct = false;
+            }
+        }
+        self.complete_config();
+    }
+
+    /// Fills in what of the configuration is found out here.
+    pub(super) fn complete_config(&mut self) {
+        self.config.cluster_ip_set = self.cluster_ips.as_ref().map(|set| set.name().to_owned());
+    }
+
+    /// Whether somebody else may have changed rules since the last write: cheap, and where it
+    /// says yes, [`Rules::reconcile`] finds out.
+    pub fn disturbed(&mut self) -> bool {
+        self.tampering.is_suspected()
+    }
+
+    /// What the kernel holds now is known to be ours: to be called once all families have
+    /// written.
+    pub fn settle(&mut self) {
+        self.tampering.settle();
+    }
+
+    /// What the kernel holds now may not be ours.
+    pub fn unsettle(&mut self) {
+        self.tampering.unsettle();
     }
 
     /// What the rules depend on besides the plans.
@@ -136,10 +201,21 @@ impl Rules {
                 new: change.new.clone(),
             })
             .collect();
+        if steps.is_empty() {
+            return Ok(Report::default());
+        }
         let script = self.render(&steps);
         if let Err(failed) = self.run(&script) {
             self.needs_reconcile = true;
             return Err(failed.error);
+        }
+        if let Some(set) = &mut self.cluster_ips {
+            let followed = set
+                .follow(steps.iter().map(|step| (step.old.as_deref(), step.new.as_deref())));
+            if let Err(error) = followed {
+                self.needs_reconcile = true;
+                return Err(error.into());
+            }
         }
         for step in &steps {
             self.note(step);

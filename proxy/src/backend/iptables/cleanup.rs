@@ -5,7 +5,7 @@ use super::fixed::{self, Table};
 use super::read::TableState;
 use super::reconcile::is_per_service;
 use super::tool::{Tool, ToolError};
-use super::{Shared, names};
+use super::{Shared, cluster_ips, names};
 
 /// Removes our jumps and chains from every table of the tool's family.
 ///
@@ -20,6 +20,9 @@ pub fn cleanup(tool: &Tool) -> Result<(), ToolError> {
         if let Err(error) = clean_table(tool, table) {
             first_error.get_or_insert(error);
         }
+    }
+    if let Err(error) = cluster_ips::destroy(tool.family) {
+        first_error.get_or_insert(error.into());
     }
     first_error.map_or(Ok(()), Err)
 }

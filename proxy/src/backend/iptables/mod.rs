@@ -18,12 +18,14 @@
 mod apply;
 mod batch;
 mod cleanup;
+mod cluster_ips;
 mod compile;
 mod config;
 mod fixed;
 mod names;
 mod read;
 mod reconcile;
+mod tampering;
 mod tool;
 
 pub use apply::{Refusal, Report, Rules};

@@ -51,7 +51,9 @@ impl Rules {
         config: Config,
         plans: &[Arc<ServicePlan>],
     ) -> Result<Report, ToolError> {
-        self.config = config;
+        let nfacct = config.nfacct && self.config.nfacct;
+        self.config = Config { nfacct, ..config };
+        self.complete_config();
         let tables = Tables {
             mangle: self.tool.save(Table::Mangle)?,
             filter: self.tool.save(Table::Filter)?,
@@ -83,6 +85,9 @@ impl Rules {
             rules.completion(&tables, survey, report)
         })?;
         self.delete_stale(&tables, &survey);
+        if let Some(set) = &mut self.cluster_ips {
+            report.chains_repaired += set.reconcile(plans.iter().map(|plan| &***plan))?;
+        }
         for plan in plans
             .iter()
             .filter(|plan| !self.refused.contains_key(&plan.id))
@@ -110,7 +115,7 @@ impl Rules {
             match self.run(&script) {
                 Ok(()) => {
                     *report = attempt;
-                    report.rules_written += script.rules();
+                    report.wrote(script.rules());
                     return Ok(());
                 }
                 Err(failed) => {
@@ -206,7 +211,7 @@ impl Rules {
             let script = self.render_chains(&plans, survey).finish();
             let failed = match self.run(&script) {
                 Ok(()) => {
-                    report.rules_written += script.rules();
+                    report.wrote(script.rules());
                     return Ok(());
                 }
                 Err(failed) => failed,

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use switchyard_cluster::object::IpFamily;
+use switchyard_netlink::ipset::IpsetError;
 
 use super::fixed::Table;
 use super::read::TableState;
@@ -21,7 +22,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(200);
 /// The oldest version whose `iptables-restore` waits for the lock and knows
 /// `--random-fully`.
 const OLDEST_VERSION: (u32, u32, u32) = (1, 6, 2);
-/// Exit status of all tools when the lock or another resource could not be had.
+/// Exit status of all tools when the lock or something of the kernel's could not be had.
 const STATUS_RESOURCE: i32 = 4;
 
 /// Which kernel interface a tool speaks.
@@ -74,6 +75,9 @@ pub enum ToolError {
         /// Which program.
         program: String,
     },
+    /// The set of ClusterIPs could not be read or written.
+    #[error("the ipset of ClusterIPs: {0}")]
+    ClusterIps(#[from] IpsetError),
     /// It ran and failed.
     #[error("`{program}` failed: {message}")]
     Failed {
@@ -159,7 +163,7 @@ impl Tool {
                 return Ok(());
             }
             let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            if output.status.code() != Some(STATUS_RESOURCE) {
+            if output.status.code() != Some(STATUS_RESOURCE) || !is_contention(&message) {
                 let line = failed_line(&message);
                 let message = if message.is_empty() {
                     output.status.to_string()
@@ -178,6 +182,19 @@ impl Tool {
         Err(ToolError::Locked {
             program: self.restore.display().to_string(),
         })
+    }
+
+    /// Whether a rule can be had at all: puts it into a chain of its own that nothing jumps
+    /// to, and removes that.
+    pub(super) fn probe(&self, rule: &str) -> Result<(), ToolError> {
+        let chain = "SWITCHYARD-PROBE";
+        let tried = self.restore(&format!(
+            "*filter\n:{chain} - [0:0]\n-A {chain} {rule}\nCOMMIT\n"
+        ));
+        if tried.is_ok() {
+            self.restore(&format!("*filter\n:{chain} - [0:0]\n-X {chain}\nCOMMIT\n"))?;
+        }
+        tried
     }
 
     /// Reads one table.
@@ -229,6 +246,12 @@ fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
     let mut parts = number.split('.').map(|part| part.parse().ok());
     let (major, minor) = (parts.next()??, parts.next()??);
     Some((major, minor, parts.next().flatten().unwrap_or(0)))
+}
+
+/// Status 4 also stands for refusals of the kernel's: only these words are about others who
+/// are at it too.
+fn is_contention(message: &str) -> bool {
+    ["xtables lock", "temporarily unavailable"].iter().any(|words| message.contains(words))
 }
 
 /// The number in `line 12 failed`, `Error occurred at line: 12` or `line 12: RULE_APPEND…`.
