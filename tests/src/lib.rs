@@ -1,1 +1,3 @@
-//! To be filled.
+//! What the tests of Switchyard stand on.
+
+pub mod apiserver;
