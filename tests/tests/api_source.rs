@@ -1,7 +1,6 @@
 //! The API server source against the stand-in, over real connections.
 
 #![expect(
-    clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
     reason = "clippy.toml allows them in tests, but not in what tests share"
@@ -692,7 +691,8 @@ async fn a_server_of_another_authority_is_not_trusted() {
     let folder = TempDir::new().unwrap();
     let text = other.identities().kubeconfig(&server.url(), &json!({}));
     fs::write(folder.path().join("kubeconfig"), text).unwrap();
-    let mut following = Following::start(options(&Kubeconfig { folder }, FirstList::Streamed));
+    let kubeconfig = Kubeconfig { folder };
+    let mut following = Following::start(options(&kubeconfig, FirstList::Streamed));
     following
         .until("trouble", |following| {
             following.trouble(Kind::Service).is_some()
@@ -823,6 +823,7 @@ async fn kinds_that_are_not_shown_to_us_hold_up_nothing() {
             })
             .await;
         assert_eq!(following.trouble(Kind::ServiceCidr), None);
+        assert!(following.trouble(Kind::Endpoints).is_some());
     }
 }
 
