@@ -6,3 +6,6 @@
 //! operator would start them, and judged by the packets they let through.
 
 pub mod testbed;
+//! What the tests of Switchyard stand on.
+
+pub mod apiserver;
