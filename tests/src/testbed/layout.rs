@@ -262,7 +262,8 @@ fn node_links(id: &str, node: Place, pods: [Place; 2]) -> String {
             let _ = write!(
                 lines,
                 "link add cbr0 type bridge forward_delay 0\nlink set cbr0 up\n\
-                 link add port{number} type veth peer name eth0 netns {peer}\nlink set port{number} master cbr0 up\n"
+                 link add port{number} type veth peer name eth0 netns {peer}\nlink set port{number} master cbr0 up\n\
+                 link set port{number} type bridge_slave hairpin on\n"
             );
         } else {
             let _ = writeln!(
