@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
-use switchyard_tests::cases::{Backend, CaseRunner, load_dir};
+use anyhow::{Context, Result, bail};
+use switchyard_tests::cases::{Backend, CaseRunner, expand_service, load_dir};
 use switchyard_tests::testbed::{IptablesTool, Testbed, require_root, require_tools};
 
 #[test]
@@ -17,6 +17,20 @@ fn every_case_on_iptables_nft() -> Result<()> {
 #[test]
 fn every_case_on_iptables_legacy() -> Result<()> {
     run_all(IptablesTool::Legacy)
+}
+
+/// Needs no root: every file follows the notation, and every Service in it can be made.
+#[test]
+fn every_case_file_is_understood() -> Result<()> {
+    let cases = load_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("cases"))?;
+    assert!(cases.len() > 70, "only {} cases", cases.len());
+    for case in &cases {
+        let sets = case.steps.iter().map(|step| &step.set);
+        for (key, spec) in sets.chain([&case.services]).flatten() {
+            expand_service(key, spec, &case.families).with_context(|| case.name.clone())?;
+        }
+    }
+    Ok(())
 }
 
 fn run_all(tool: IptablesTool) -> Result<()> {

@@ -22,6 +22,8 @@ pub enum Expect {
     },
     /// The endpoint remembered under this name.
     Same(String),
+    /// Another endpoint than the one remembered under this name.
+    OtherThan(String),
     /// Refused: TCP reset or ICMP port unreachable.
     Reject,
     /// Nothing comes back.
@@ -86,6 +88,10 @@ enum Raw {
     Same {
         same: String,
     },
+    #[serde(rename_all = "camelCase")]
+    OtherThan {
+        other_than: String,
+    },
 }
 
 impl<'de> Deserialize<'de> for Expect {
@@ -106,7 +112,7 @@ impl<'de> Deserialize<'de> for Expect {
                 "drop" => Ok(Self::Drop),
                 "outside" => Ok(Self::Outside),
                 _ => Err(D::Error::custom(format!(
-                    "expect: `{word}`; expected reject, drop, outside, a list of endpoints, oneOf or same"
+                    "expect: `{word}`; expected reject, drop, outside, a list of endpoints, oneOf, same or otherThan"
                 ))),
             },
             Raw::List(list) => Ok(Self::All(targets(list)?)),
@@ -115,6 +121,7 @@ impl<'de> Deserialize<'de> for Expect {
                 remember,
             }),
             Raw::Same { same } => Ok(Self::Same(same)),
+            Raw::OtherThan { other_than } => Ok(Self::OtherThan(other_than)),
         }
     }
 }
@@ -132,6 +139,9 @@ impl fmt::Display for Expect {
             Self::All(targets) => write!(f, "each of {}", list(targets)),
             Self::OneOf { of, .. } => write!(f, "always the same one of {}", list(of)),
             Self::Same(name) => write!(f, "the endpoint remembered as {name}"),
+            Self::OtherThan(name) => {
+                write!(f, "another endpoint than the one remembered as {name}")
+            }
             Self::Reject => f.write_str("refused"),
             Self::Drop => f.write_str("dropped"),
             Self::Outside => f.write_str("not captured, answered by the fabric"),
@@ -177,6 +187,15 @@ pub(super) fn judge(
         Expect::Same(name) => {
             let Some(by) = remembered else { return Err(format!("nothing is remembered as {name}")) };
             outcomes.iter().find(|outcome| !matches!(outcome, Outcome::Answered(answer) if answer.by == by))
+        }
+        Expect::OtherThan(name) => {
+            let Some(by) = remembered else {
+                return Err(format!("nothing is remembered as {name}"));
+            };
+            outcomes.iter().find(|outcome| {
+                !matches!(outcome, Outcome::Answered(answer)
+                    if answer.by != by && answer.place != Place::Fabric.name())
+            })
         }
         Expect::OneOf { of, .. } | Expect::All(of) => outcomes.iter().find(|outcome| {
             !matches!(outcome, Outcome::Answered(answer)

@@ -146,6 +146,9 @@ pub struct PacketSpec {
     /// Bytes of a request.
     #[serde(default = "two")]
     pub bytes: usize,
+    /// The pause between tries, for expectations that traffic itself would keep from coming true.
+    #[serde(default, deserialize_with = "seconds")]
+    pub every: Duration,
     /// How long the expectation may take to come true.
     #[serde(default = "settle", deserialize_with = "seconds")]
     pub within: Duration,

@@ -455,14 +455,14 @@ impl<'a> CaseRunner<'a> {
             if result.is_ok() || Instant::now() >= deadline {
                 return result;
             }
-            std::thread::sleep(POLL_EVERY);
+            std::thread::sleep(POLL_EVERY.max(packet.every));
         }
     }
 
     fn try_packet(&self, state: &State<'_>, packet: &PacketSpec, family: Family) -> Result<()> {
         let probe = probe_of(packet, family);
         let remembered = match &packet.expect {
-            Expect::Same(name) => {
+            Expect::Same(name) | Expect::OtherThan(name) => {
                 let remembered = state
                     .remembered
                     .lock()
@@ -472,8 +472,8 @@ impl<'a> CaseRunner<'a> {
             _ => None,
         };
         let mut outcomes = Vec::new();
-        for _ in 0..MAX_ROUNDS {
-            outcomes.extend(self.send(state, packet, &probe, family)?);
+        for round in 0..MAX_ROUNDS {
+            outcomes.extend(self.send(state, packet, &probe, family, round)?);
             let enough = judge(&packet.expect, &outcomes, probe.to, remembered)
                 .map_err(anyhow::Error::msg)?;
             for outcome in &outcomes {
@@ -486,7 +486,8 @@ impl<'a> CaseRunner<'a> {
                     }
                 }
             }
-            if enough {
+            let alone = matches!(packet.expect, Expect::OneOf { .. }) && round == 0;
+            if enough && !alone {
                 if let (
                     Expect::OneOf {
                         remember: Some(name),
@@ -520,10 +521,14 @@ impl<'a> CaseRunner<'a> {
         packet: &PacketSpec,
         probe: &Probe,
         family: Family,
+        round: usize,
     ) -> Result<Vec<Outcome>> {
         let Some(flow) = &packet.flow else {
             let count = match packet.expect {
                 Expect::Drop | Expect::Reject => PACKETS_IN_VAIN,
+                // The first decides where the others must go; it may not race with them.
+                Expect::OneOf { .. } if round == 0 => 1,
+                Expect::OtherThan(_) => 1,
                 _ => PACKETS_A_ROUND,
             };
             return self.bed.probe_all(&vec![probe.clone(); count]);
