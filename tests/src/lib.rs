@@ -7,4 +7,5 @@
 
 pub mod cases;
 pub mod recorded;
+pub mod rulediff;
 pub mod testbed;

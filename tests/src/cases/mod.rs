@@ -17,5 +17,5 @@ pub use self::format::{
     Case, EndpointSpec, PacketSpec, PortSpec, ServiceSpec, Step, load_dir, load_file,
 };
 pub use self::manifests::{Manifests, node_objects};
-pub use self::rules::{per_service_chains, save_rules};
+pub use self::rules::{line_matches, per_service_chains, save_rules};
 pub use self::runner::{Backend, CaseFailure, CaseRunner};

@@ -30,7 +30,7 @@ pub fn per_service_chains(saved: &str) -> Vec<&str> {
 }
 
 /// Whether a whole line matches a pattern in which `*` stands for anything.
-pub(super) fn matches(pattern: &str, line: &str) -> bool {
+pub fn line_matches(pattern: &str, line: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = line.strip_prefix(first) else {
@@ -55,16 +55,16 @@ mod tests {
 
     #[test]
     fn stars_stand_for_anything() {
-        assert!(matches(
+        assert!(line_matches(
             "-A KUBE-SERVICES -d 10.96.1.1/32 * -j KUBE-SVC-*",
             "-A KUBE-SERVICES -d 10.96.1.1/32 -p tcp -j KUBE-SVC-X"
         ));
-        assert!(!matches(
+        assert!(!line_matches(
             "-A KUBE-SERVICES * -j DROP",
             "-A KUBE-SERVICES -d 1.2.3.4 -j REJECT"
         ));
-        assert!(matches("abc", "abc"));
-        assert!(!matches("abc", "abcd"));
-        assert!(!matches("ab*b", "ab"));
+        assert!(line_matches("abc", "abc"));
+        assert!(!line_matches("abc", "abcd"));
+        assert!(!line_matches("ab*b", "ab"));
     }
 }

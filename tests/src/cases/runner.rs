@@ -13,7 +13,7 @@ use super::expand::expand_service;
 use super::expect::{Expect, judge, wrong_source};
 use super::format::{Case, PacketSpec, ProxyAction, ServiceSpec, Step};
 use super::manifests::{Manifests, node_objects};
-use super::rules::{matches, per_service_chains, save_rules};
+use super::rules::{line_matches, per_service_chains, save_rules};
 use crate::testbed::{
     Connection, Family, IptablesTool, Outcome, Place, Probe, Protocol, Proxy, ProxyOptions,
     Testbed, endpoint_place, wait_for,
@@ -391,7 +391,7 @@ impl<'a> CaseRunner<'a> {
             let saved = save_rules(self.bed, self.backend.tool, *family)?;
             let there = |pattern: &String| {
                 let pattern = twin_words(pattern, *family);
-                saved.lines().any(|line| matches(&pattern, line))
+                saved.lines().any(|line| line_matches(&pattern, line))
             };
             for pattern in step.rules.has.iter().filter(|pattern| !there(pattern)) {
                 wrong.push(format!("{family}: no rule is like `{pattern}`"));
