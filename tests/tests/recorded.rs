@@ -1,11 +1,15 @@
 //! The recorded reference against the testbed, and ours against the recorded reference.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use switchyard_tests::cases::{Backend, Case, CaseRunner, load_file};
+use anyhow::{Context, Result, ensure};
+use switchyard_tests::cases::{Backend, Case, CaseRunner, Manifests, load_file, save_rules};
 use switchyard_tests::recorded;
-use switchyard_tests::testbed::{IptablesTool, Place, Testbed, require_tools};
+use switchyard_tests::rulediff::{SavedRules, load_allowed, unexplained};
+use switchyard_tests::testbed::{
+    Family, IptablesTool, Place, Protocol, Proxy, ProxyOptions, Testbed, Traffic, require_tools,
+};
 
 fn packets(name: &str) -> Result<Case> {
     let cases = load_file(&recorded::data_dir().join("packets.yaml"))?;
@@ -87,5 +91,110 @@ fn allow_localhost_node_ports(bed: &Testbed) -> Result<()> {
     bed.in_place(Place::Node1, || {
         std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1")
     })??;
+    Ok(())
+}
+
+/// The flags with which the reference made the recording.
+const RECORDED_FLAGS: [&str; 1] = ["--nodeport-addresses=0.0.0.0/0,::/0"];
+
+struct Stage {
+    bed: Arc<Testbed>,
+    manifests: Manifests,
+    tool: IptablesTool,
+}
+
+impl Stage {
+    fn new(tool: IptablesTool) -> Result<Self> {
+        let bed = Arc::new(Testbed::build()?);
+        let manifests = Manifests::create(bed.work_dir(), "manifests")?;
+        manifests.replace_text(&recorded::objects_text()?)?;
+        Ok(Self {
+            bed,
+            manifests,
+            tool,
+        })
+    }
+
+    fn start(&self) -> Result<Proxy> {
+        let mut options = ProxyOptions::new(&self.bed, self.manifests.dir(), "iptables")?;
+        options.tool = Some(self.tool);
+        options.flags = RECORDED_FLAGS.map(str::to_owned).to_vec();
+        Proxy::start(&self.bed, options)
+    }
+
+    /// Fails with every difference between our rules and the recorded ones that has no reason.
+    fn compare(&self) -> Result<()> {
+        let allowed = load_allowed(&recorded::data_dir().join("differences.yaml"))?;
+        for family in [Family::IPv4, Family::IPv6] {
+            let reference = SavedRules::parse(&recorded::rules(family)?);
+            let ours = SavedRules::parse(&save_rules(&self.bed, self.tool, family)?);
+            let differences = SavedRules::differences(&reference, &ours);
+            let wrong = unexplained(&differences, &allowed, family);
+            ensure!(
+                wrong.is_empty(),
+                "{} {family}:\n  {}",
+                self.tool.name(),
+                wrong.join("\n  ")
+            );
+        }
+        Ok(())
+    }
+
+    fn check_packets(&self) -> Result<()> {
+        let backend = Backend::ALL
+            .into_iter()
+            .find(|backend| backend.tool == self.tool);
+        let runner = CaseRunner::new(&self.bed, backend.context("no such backend")?)?;
+        for name in ["reference", "ours"] {
+            let wrong = runner.check_standing(&packets(name)?, &recorded::objects()?)?;
+            ensure!(
+                wrong.is_empty(),
+                "{}:\n  {}",
+                self.tool.name(),
+                wrong.join("\n  ")
+            );
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn our_rules_for_the_recorded_objects_are_the_reference_s() -> Result<()> {
+    for tool in IptablesTool::ALL {
+        let stage = Stage::new(tool)?;
+        let _proxy = stage.start()?;
+        stage.compare()?;
+        stage.check_packets()?;
+    }
+    Ok(())
+}
+
+/// Started over the reference's rules, we take them over: under steady traffic no connection fails,
+/// and what stands then is what we would have written ourselves.
+#[test]
+fn the_reference_s_rules_are_taken_over_without_a_gap() -> Result<()> {
+    for tool in IptablesTool::ALL {
+        let stage = Stage::new(tool)?;
+        let bed = &stage.bed;
+        allow_localhost_node_ports(bed)?;
+        recorded::load_reference_rules(bed, tool)?;
+        for endpoint in ["10.244.1.11:8080", "10.244.2.21:8080"] {
+            bed.serve_endpoint(Protocol::Tcp, endpoint.parse()?)?;
+        }
+        let inside = Traffic::start(bed, &[Place::Pod12, Place::Node1], "10.96.1.1:80".parse()?)?;
+        let outside = Traffic::start(bed, &[Place::Client], "203.0.113.20:80".parse()?)?;
+        inside.wait_for_connections(20)?;
+        let proxy = stage.start()?;
+        inside.wait_for_connections(60)?;
+        outside.wait_for_connections(20)?;
+        for traffic in [inside, outside] {
+            traffic
+                .stop()?
+                .check()
+                .with_context(|| format!("{}; log:\n{}", tool.name(), proxy.log_tail(20)))?;
+        }
+        stage.compare().context("after taking over")?;
+        stage.check_packets().context("after taking over")?;
+    }
     Ok(())
 }

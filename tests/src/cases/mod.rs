@@ -14,7 +14,7 @@ mod runner;
 pub use self::expand::expand_service;
 pub use self::expect::Expect;
 pub use self::format::{
-    Case, EndpointSpec, PacketSpec, PortSpec, ServiceSpec, Step, load_dir, load_file,
+    Case, EndpointSpec, IngressSpec, PacketSpec, PortSpec, ServiceSpec, Step, load_dir, load_file,
 };
 pub use self::manifests::{Manifests, node_objects};
 pub use self::rules::{line_matches, per_service_chains, save_rules};
