@@ -23,6 +23,8 @@ use switchyard_cluster::update::Update;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
+use crate::addresses::LocalAddresses;
+use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::health::{Moment, ServiceChecks, SharedState};
 use crate::metrics::Metrics;
 use crate::plan::{NodeContext, PlanTable, PlannedService, plan_service};
@@ -51,7 +53,7 @@ struct Agent {
     store: Store,
     node: NodeContext,
     node_was_seen: bool,
-    local_addresses: Vec<IpAddr>,
+    local_addresses: Arc<LocalAddresses>,
     table: PlanTable,
     pending: Pending,
     /// `None` while it works.
@@ -68,12 +70,20 @@ struct Agent {
     metrics: Arc<Metrics>,
     checks: ServiceChecks,
     relay: Option<Relay>,
+    conntrack: ConntrackCleaner,
 }
 
 /// A finished piece of work of the worker's.
 enum Done {
-    Synced { worker: Worker, outcomes: Vec<Outcome>, taken: Taken },
-    Checked { worker: Worker, disturbed: Vec<IpFamily> },
+    Synced {
+        worker: Worker,
+        outcomes: Vec<Outcome>,
+        taken: Taken,
+    },
+    Checked {
+        worker: Worker,
+        disturbed: Vec<IpFamily>,
+    },
 }
 
 impl Agent {
@@ -81,7 +91,9 @@ impl Agent {
     fn take_in(&mut self, first: Update, updates: &mut Receiver<Update>) {
         self.update(first);
         for _ in 1..UPDATES_PER_TURN {
-            let Ok(update) = updates.try_recv() else { break };
+            let Ok(update) = updates.try_recv() else {
+                break;
+            };
             self.update(update);
         }
         if self.store.synced() && !self.announced_sync {
@@ -105,7 +117,10 @@ impl Agent {
                 self.pending.service_changes += 1;
                 self.mark_dirty(name);
             }
-            Change::Endpoints { service, trigger_unix_ns } => {
+            Change::Endpoints {
+                service,
+                trigger_unix_ns,
+            } => {
                 self.metrics.endpoint_changes.inc(());
                 self.pending.endpoint_changes += 1;
                 let counted = trigger_unix_ns.filter(|trigger| *trigger >= self.started_unix_ns);
@@ -132,8 +147,12 @@ impl Agent {
             health.queued(*family, now);
             self.metrics.last_queued.set(*family, now.wall.into());
         }
-        self.metrics.service_changes_pending.set((), self.pending.service_changes);
-        self.metrics.endpoint_changes_pending.set((), self.pending.endpoint_changes);
+        self.metrics
+            .service_changes_pending
+            .set((), self.pending.service_changes);
+        self.metrics
+            .endpoint_changes_pending
+            .set((), self.pending.endpoint_changes);
     }
 
     fn first_lists_are_in(&mut self) {
@@ -176,28 +195,53 @@ impl Agent {
             self.pending.reconcile.extend(self.families.iter().copied());
         }
         self.node = context;
-        let services: Vec<ObjectName> =
-            self.store.services().map(|service| service.name.clone()).collect();
+        self.conntrack.set_node_ports(self.node_port_destinations());
+        let services: Vec<ObjectName> = self
+            .store
+            .services()
+            .map(|service| service.name.clone())
+            .collect();
         self.pending.dirty.extend(services);
         self.queued();
     }
 
     /// The addresses of the node's interfaces changed.
-    fn addresses_changed(&mut self, addresses: Vec<IpAddr>) {
-        let accepting = |addresses: &[IpAddr]| -> Vec<IpAddr> {
-            let accepts = |address: &&IpAddr| {
-                self.node.node_port_addresses.accepts(**address, &self.node.ips)
-            };
-            addresses.iter().filter(accepts).copied().collect()
-        };
-        let changed = accepting(&addresses) != accepting(&self.local_addresses);
-        self.local_addresses = addresses;
-        let restricted =
-            self.families.iter().any(|family| !self.node.node_port_addresses.is_all(*family));
-        if changed && restricted {
+    fn addresses_changed(&mut self, addresses: Arc<LocalAddresses>) {
+        let before = std::mem::replace(&mut self.local_addresses, addresses);
+        self.conntrack.set_node_ports(self.node_port_destinations());
+        let changed = self.families.iter().any(|family| {
+            self.node_port_addresses(*family, &before)
+                != self.node_port_addresses(*family, &self.local_addresses)
+        });
+        if changed {
             tracing::info!("the node's addresses changed: node ports follow");
             self.pending.reconcile.extend(self.families.iter().copied());
             self.queued();
+        }
+    }
+
+    /// Those of `addresses` that accept node ports in this family; `None` where all do.
+    fn node_port_addresses(
+        &self,
+        family: IpFamily,
+        addresses: &LocalAddresses,
+    ) -> Option<Vec<IpAddr>> {
+        let node = &self.node;
+        (!node.node_port_addresses.is_all(family)).then(|| {
+            let of_family = addresses.iter().map(|(address, _)| address);
+            of_family
+                .filter(|address| IpFamily::of(*address) == family)
+                .filter(|address| node.node_port_addresses.accepts(*address, &node.ips))
+                .collect()
+        })
+    }
+
+    fn node_port_destinations(&self) -> NodePortDestinations {
+        NodePortDestinations {
+            local: Arc::clone(&self.local_addresses),
+            accepted: self.node.node_port_addresses.clone(),
+            node_ips: self.node.ips.clone(),
+            localhost: self.node.localhost_node_ports,
         }
     }
 
@@ -207,7 +251,10 @@ impl Agent {
             let (created, planned) = match self.store.service(&name) {
                 Some(service) => {
                     let slices = self.store.slices(&name).map(Arc::as_ref);
-                    (service.created_unix_s, plan_service(service, slices, &self.node))
+                    (
+                        service.created_unix_s,
+                        plan_service(service, slices, &self.node),
+                    )
                 }
                 None => (0, PlannedService::default()),
             };
@@ -226,8 +273,11 @@ impl Agent {
 
     /// Follows the plans where no backend does it: health checks and the localhost relay.
     fn follow_up(&mut self) {
-        let checks: BTreeMap<_, _> =
-            self.table.health_checks().map(|(name, check)| (name.clone(), check)).collect();
+        let checks: BTreeMap<_, _> = self
+            .table
+            .health_checks()
+            .map(|(name, check)| (name.clone(), check))
+            .collect();
         self.checks.reconcile(&checks);
         if let Some(relay) = &mut self.relay {
             relay.reconcile(self.table.plans());
@@ -239,7 +289,9 @@ impl Agent {
 async fn finished(running: &mut Option<JoinHandle<Done>>) -> Result<Done, StartError> {
     match running {
         Some(handle) => {
-            let done = handle.await.map_err(|error| StartError::Worker(error.to_string()));
+            let done = handle
+                .await
+                .map_err(|error| StartError::Worker(error.to_string()));
             *running = None;
             done
         }

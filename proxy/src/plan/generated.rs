@@ -23,8 +23,7 @@ pub(crate) struct Generated {
 }
 
 /// The node's own addresses in every generated cluster.
-pub(crate) const NODE_ADDRESSES: [&str; 4] =
-    ["192.168.0.2", "127.0.0.1", "2001:db8::2", "::1"];
+pub(crate) const NODE_ADDRESSES: [&str; 4] = ["192.168.0.2", "127.0.0.1", "2001:db8::2", "::1"];
 /// Pods of this node are within these.
 pub(crate) const POD_NETWORKS: [&str; 2] = ["10.244.0.0/16", "fd00:244::/32"];
 
@@ -33,8 +32,7 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn addresses(pool: &'static [&'static str]) -> impl Strategy<Value = Box<[IpAddr]>> {
-    subsequence(pool, 0..=pool.len())
-        .prop_map(|chosen| chosen.into_iter().map(address).collect())
+    subsequence(pool, 0..=pool.len()).prop_map(|chosen| chosen.into_iter().map(address).collect())
 }
 
 fn policy() -> impl Strategy<Value = TrafficPolicy> {
@@ -42,7 +40,11 @@ fn policy() -> impl Strategy<Value = TrafficPolicy> {
 }
 
 fn conditions() -> impl Strategy<Value = Conditions> {
-    let of = |ready, serving, terminating| Conditions { ready, serving, terminating };
+    let of = |ready, serving, terminating| Conditions {
+        ready,
+        serving,
+        terminating,
+    };
     select(vec![
         Conditions::READY,
         Conditions::READY,
@@ -55,8 +57,12 @@ fn conditions() -> impl Strategy<Value = Conditions> {
 fn hints() -> impl Strategy<Value = Option<Box<Hints>>> {
     let names = |pool: Vec<&'static str>| {
         let all = pool.len();
-        subsequence(pool, 0..=all)
-            .prop_map(|names| names.into_iter().map(Arc::from).collect::<Box<[Arc<str>]>>())
+        subsequence(pool, 0..=all).prop_map(|names| {
+            names
+                .into_iter()
+                .map(Arc::from)
+                .collect::<Box<[Arc<str>]>>()
+        })
     };
     let hints = (names(vec!["a", "b"]), names(vec!["node1", "node2"]))
         .prop_map(|(zones, nodes)| Box::new(Hints { zones, nodes }));
@@ -86,8 +92,16 @@ fn slice(index: usize, service: &'static str) -> impl Strategy<Value = EndpointS
                 service: Some(service.into()),
                 family: Some(family),
                 ports: Box::new([
-                    SlicePort { name: "p".into(), protocol: Protocol::Tcp, port },
-                    SlicePort { name: "u".into(), protocol: Protocol::Udp, port: 5353 },
+                    SlicePort {
+                        name: "p".into(),
+                        protocol: Protocol::Tcp,
+                        port,
+                    },
+                    SlicePort {
+                        name: "u".into(),
+                        protocol: Protocol::Udp,
+                        port: 5353,
+                    },
                 ]),
                 endpoints: endpoints.into(),
                 headless: false,
@@ -99,19 +113,29 @@ fn slice(index: usize, service: &'static str) -> impl Strategy<Value = EndpointS
 
 fn ports() -> impl Strategy<Value = Box<[ServicePort]>> {
     let node_port = || option::of(select(vec![30_001_u16, 30_002]));
-    (select(vec![80_u16, 443]), node_port(), any::<bool>(), node_port()).prop_map(
-        |(port, node_port, also_udp, udp_node_port)| {
-            let tcp =
-                ServicePort { name: "p".into(), protocol: Protocol::Tcp, port, node_port };
+    (
+        select(vec![80_u16, 443]),
+        node_port(),
+        any::<bool>(),
+        node_port(),
+    )
+        .prop_map(|(port, node_port, also_udp, udp_node_port)| {
+            let tcp = ServicePort {
+                name: "p".into(),
+                protocol: Protocol::Tcp,
+                port,
+                node_port,
+            };
             let udp = ServicePort {
                 name: "u".into(),
                 protocol: Protocol::Udp,
                 port,
                 node_port: udp_node_port,
             };
-            std::iter::once(tcp).chain(also_udp.then_some(udp)).collect()
-        },
-    )
+            std::iter::once(tcp)
+                .chain(also_udp.then_some(udp))
+                .collect()
+        })
 }
 
 fn service(name: &'static str) -> impl Strategy<Value = Service> {
@@ -123,47 +147,83 @@ fn service(name: &'static str) -> impl Strategy<Value = Service> {
     ]);
     let ranges = option::weighted(
         0.4,
-        subsequence(vec!["203.0.113.0/25", "192.168.0.0/24", "2001:db8::/64", "0.0.0.0/0"], 0..3),
+        subsequence(
+            vec![
+                "203.0.113.0/25",
+                "192.168.0.0/24",
+                "2001:db8::/64",
+                "0.0.0.0/0",
+            ],
+            0..3,
+        ),
     );
     let external_ips = addresses(&["203.0.113.200", "203.0.113.201", "2001:db8:9::1"]);
     let ingress = addresses(&["203.0.113.201", "203.0.113.210", "2001:db8:9::2"]);
     (
         (cluster_ips, external_ips, ingress, any::<bool>()),
-        (ports(), option::of(select(vec![60_u32, 10_800])), policy(), policy(), ranges),
+        (
+            ports(),
+            option::of(select(vec![60_u32, 10_800])),
+            policy(),
+            policy(),
+            ranges,
+        ),
         (0_i64..3, any::<bool>()),
     )
-        .prop_map(move |((cluster_ips, external_ips, ingress, proxied), rest, (created, lb))| {
-            let (ports, affinity_timeout_s, internal_policy, external_policy, ranges) = rest;
-            Service {
-                name: ObjectName::new("ns", name),
-                created_unix_s: created,
-                kind: if lb { ServiceType::LoadBalancer } else { ServiceType::NodePort },
-                cluster_ips: cluster_ips.into_iter().map(address).collect(),
-                external_ips,
-                load_balancer_ips: ingress
-                    .iter()
-                    .map(|address| LoadBalancerIp { address: *address, proxied })
-                    .collect(),
-                ports,
-                affinity_timeout_s,
-                internal_policy,
-                external_policy,
-                source_ranges: ranges
-                    .map(|ranges| ranges.iter().map(|range| range.parse().unwrap()).collect()),
-                health_check_node_port: None,
-                proxied_elsewhere: false,
-            }
-        })
+        .prop_map(
+            move |((cluster_ips, external_ips, ingress, proxied), rest, (created, lb))| {
+                let (ports, affinity_timeout_s, internal_policy, external_policy, ranges) = rest;
+                Service {
+                    name: ObjectName::new("ns", name),
+                    created_unix_s: created,
+                    kind: if lb {
+                        ServiceType::LoadBalancer
+                    } else {
+                        ServiceType::NodePort
+                    },
+                    cluster_ips: cluster_ips.into_iter().map(address).collect(),
+                    external_ips,
+                    load_balancer_ips: ingress
+                        .iter()
+                        .map(|address| LoadBalancerIp {
+                            address: *address,
+                            proxied,
+                        })
+                        .collect(),
+                    ports,
+                    affinity_timeout_s,
+                    internal_policy,
+                    external_policy,
+                    source_ranges: ranges
+                        .map(|ranges| ranges.iter().map(|range| range.parse().unwrap()).collect()),
+                    health_check_node_port: None,
+                    proxied_elsewhere: false,
+                }
+            },
+        )
 }
 
 fn generated(name: &'static str) -> impl Strategy<Value = Generated> {
-    (service(name), slice(0, name), slice(1, name), slice(2, name))
-        .prop_map(|(service, a, b, c)| Generated { service, slices: vec![a, b, c] })
+    (
+        service(name),
+        slice(0, name),
+        slice(1, name),
+        slice(2, name),
+    )
+        .prop_map(|(service, a, b, c)| Generated {
+            service,
+            slices: vec![a, b, c],
+        })
 }
 
 /// One to four Services with their slices.
 pub(crate) fn cluster() -> impl Strategy<Value = Vec<Generated>> {
-    let all = (generated("a"), generated("b"), generated("c"), generated("d"));
+    let all = (
+        generated("a"),
+        generated("b"),
+        generated("c"),
+        generated("d"),
+    );
     (all, 1_usize..=4).prop_map(|((a, b, c, d), count)| {
         let mut services = vec![a, b, c, d];
         services.truncate(count);
@@ -176,8 +236,14 @@ pub(crate) fn node() -> impl Strategy<Value = NodeContext> {
     let [v4, v6] = POD_NETWORKS.map(|network| network.parse().unwrap());
     let detectors = vec![
         LocalDetector::NONE,
-        LocalDetector::Cidrs { v4: Some(v4), v6: Some(v6) },
-        LocalDetector::Cidrs { v4: None, v6: Some(v6) },
+        LocalDetector::Cidrs {
+            v4: Some(v4),
+            v6: Some(v6),
+        },
+        LocalDetector::Cidrs {
+            v4: None,
+            v6: Some(v6),
+        },
         LocalDetector::Bridge("cbr0".to_owned()),
         LocalDetector::InterfacePrefix("veth".to_owned()),
     ];
@@ -188,19 +254,26 @@ pub(crate) fn node() -> impl Strategy<Value = NodeContext> {
         NodePortAddresses::Cidrs(vec!["10.0.0.0/8".parse().unwrap()]),
     ];
     let zone = option::of(select(vec!["a", "b"]));
-    (select(detectors), select(node_ports), zone, any::<bool>(), any::<bool>()).prop_map(
-        |(detector, node_port_addresses, zone, masquerade_all, localhost_node_ports)| {
-            NodeContext {
-                name: "node1".into(),
-                zone: zone.map(Arc::from),
-                ips: vec![address("192.168.0.2"), address("2001:db8::2")],
-                detector,
-                masquerade_all,
-                node_port_addresses,
-                localhost_node_ports,
-            }
-        },
+    (
+        select(detectors),
+        select(node_ports),
+        zone,
+        any::<bool>(),
+        any::<bool>(),
     )
+        .prop_map(
+            |(detector, node_port_addresses, zone, masquerade_all, localhost_node_ports)| {
+                NodeContext {
+                    name: "node1".into(),
+                    zone: zone.map(Arc::from),
+                    ips: vec![address("192.168.0.2"), address("2001:db8::2")],
+                    detector,
+                    masquerade_all,
+                    node_port_addresses,
+                    localhost_node_ports,
+                }
+            },
+        )
 }
 
 /// The plans of a cluster on a node.

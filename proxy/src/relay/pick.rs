@@ -98,6 +98,7 @@ mod tests {
             external_policy: TrafficPolicy::Local,
             source_ranges: None,
             source_ranges_include_node: false,
+            health_check_node_port: None,
             cluster: targets.iter().map(|&last| target(last)).collect(),
             local: Box::default(),
             any_endpoint: true,

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Shared, nfacct_names};
+use switchyard_netlink::nfacct::Acct;
+
 use super::batch::{Batch, Script};
 use super::cluster_ips::ClusterIps;
 use super::compile::{Fragment, compile};
@@ -81,7 +83,7 @@ impl Rules {
     #[must_use]
     pub fn new(config: Config, tool: Tool) -> Self {
         let mut rules = Self {
-            tampering: Tampering::new(tool.variant),
+            tampering: Tampering::new(&tool),
             cluster_ips: None,
             config,
             tool,
@@ -100,7 +102,10 @@ impl Rules {
         let opened = ClusterIps::open(family).map_err(|error| error.to_string());
         let usable = opened.and_then(|set| {
             let rule = format!("-m set --match-set {} dst -j RETURN", set.name());
-            self.tool.probe(&rule).map(|()| set).map_err(|error| error.to_string())
+            self.tool
+                .probe(&rule)
+                .map(|()| set)
+                .map_err(|error| error.to_string())
         });
         match usable {
             Ok(set) => self.cluster_ips = Some(set),
@@ -110,14 +115,26 @@ impl Rules {
                  refused but lost, as with the reference"
             ),
         }
-        if self.config.nfacct {
-            let rule = format!("-m nfacct --nfacct-name {} -j RETURN", nfacct_names::INVALID_DROPPED);
-            if let Err(error) = self.tool.probe(&rule) {
-                tracing::debug!(%family, %error, "rules cannot count by nfacct");
-                self.config.nfacct = false;
+        self.config.nfacct &= match self.find_accounting() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::info!(%family, %error, "dropped and localhost packets are not counted");
+                false
             }
-        }
+        };
         self.complete_config();
+    }
+
+    fn find_accounting(&self) -> Result<(), String> {
+        let mut acct = Acct::open().map_err(|error| error.to_string())?;
+        for name in nfacct_names::ALL {
+            acct.ensure(name).map_err(|error| error.to_string())?;
+        }
+        let rule = format!(
+            "-m nfacct --nfacct-name {} -j RETURN",
+            nfacct_names::INVALID_DROPPED
+        );
+        self.tool.probe(&rule).map_err(|error| error.to_string())
     }
 
     /// Fills in what of the configuration is found out here.
@@ -210,8 +227,11 @@ impl Rules {
             return Err(failed.error);
         }
         if let Some(set) = &mut self.cluster_ips {
-            let followed = set
-                .follow(steps.iter().map(|step| (step.old.as_deref(), step.new.as_deref())));
+            let followed = set.follow(
+                steps
+                    .iter()
+                    .map(|step| (step.old.as_deref(), step.new.as_deref())),
+            );
             if let Err(error) = followed {
                 self.needs_reconcile = true;
                 return Err(error.into());

@@ -55,7 +55,10 @@ impl Ruleset {
     fn new(plans: &PlanTable, config: &Config, local: &[IpAddr]) -> Self {
         let mut chains: HashMap<(Table, String), Vec<Vec<String>>> = HashMap::new();
         let mut add = |table: Table, chain: &str, rule: &str| {
-            chains.entry((table, chain.to_owned())).or_default().push(words(rule));
+            chains
+                .entry((table, chain.to_owned()))
+                .or_default()
+                .push(words(rule));
         };
         for jump in fixed::jumps() {
             add(jump.table, jump.from, &jump.rule);
@@ -87,7 +90,11 @@ impl Ruleset {
                 add(shared.table(), shared.chain(), &rule);
             }
         }
-        Self { chains, cluster_ips, local: local.to_vec() }
+        Self {
+            chains,
+            cluster_ips,
+            local: local.to_vec(),
+        }
     }
 
     /// Everything that can become of a packet, over all random choices.
@@ -143,7 +150,12 @@ impl Ruleset {
     fn walk(&self, table: Table, chain: &str, walker: Walker) -> Vec<(Walker, End)> {
         let mut done = Vec::new();
         let mut here = vec![walker];
-        for rule in self.chains.get(&(table, chain.to_owned())).into_iter().flatten() {
+        for rule in self
+            .chains
+            .get(&(table, chain.to_owned()))
+            .into_iter()
+            .flatten()
+        {
             let mut next = Vec::new();
             for walker in here {
                 let (may, may_not) = self.matches(rule, &walker);
@@ -220,7 +232,8 @@ impl Ruleset {
         };
         let argument = |name: &str| {
             let at = rule.iter().position(|word| word == name);
-            at.and_then(|at| rule.get(at + 1)).map_or("", String::as_str)
+            at.and_then(|at| rule.get(at + 1))
+                .map_or("", String::as_str)
         };
         match rule[jump + 1].as_str() {
             "MARK" => {
@@ -238,8 +251,8 @@ impl Ruleset {
                 walker.masqueraded = true;
                 vec![(walker, End::Accepted)]
             }
-            "RETURN" => vec![(walker, End::Accepted)], // only in a chain of the base chain
-            "ACCEPT" => vec![(walker, End::Accepted)],
+            // The only RETURN stands in a chain behind which nothing follows.
+            "RETURN" | "ACCEPT" => vec![(walker, End::Accepted)],
             "DROP" => vec![(walker, End::Dropped)],
             "REJECT" => vec![(walker, End::Rejected)],
             chain => self.walk(table, chain, walker),
