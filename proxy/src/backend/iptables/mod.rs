@@ -25,6 +25,8 @@ mod fixed;
 mod names;
 mod read;
 mod reconcile;
+#[cfg(test)]
+mod simulation;
 mod tampering;
 mod tool;
 
