@@ -12,6 +12,7 @@ use super::compile::compile;
 use super::config::Config;
 use super::difference::Step;
 use super::fixed::{self, Table};
+use super::render::Renderer;
 use super::tampering::Tampering;
 use super::tool::{Tool, ToolError};
 use crate::plan::{PlanChange, PlanId, ServicePlan};
@@ -207,7 +208,12 @@ impl Rules {
         if steps.is_empty() {
             return Ok(Report::default());
         }
-        let script = self.render(&steps);
+        let renderer = Renderer {
+            config: &self.config,
+            variant: self.tool.variant,
+            programmed: &self.programmed,
+        };
+        let script = renderer.render(&steps);
         if let Err(failed) = self.run(&script) {
             self.needs_reconcile = true;
             return Err(failed.error);

@@ -12,6 +12,7 @@ use super::config::Config;
 use super::difference::rules_in;
 use super::fixed::{self, Table};
 use super::read::{RuleHash, TableState};
+use super::render::chains_per_commit;
 use super::tool::ToolError;
 use super::{Shared, names};
 use crate::plan::{PlanId, ServicePlan};
@@ -247,7 +248,7 @@ impl Rules {
                 batch.insert(names::SERVICES, rule);
             }
             chains += fragment.chains.len();
-            if chains >= self.chains_per_commit() {
+            if chains >= chains_per_commit(self.tool.variant) {
                 batch.commit();
                 chains = 0;
             }
