@@ -33,6 +33,8 @@ use crate::settings::Settings;
 use pending::{Pending, Taken};
 use worker::{Outcome, Worker};
 
+pub(crate) use node::context as node_context;
+pub(crate) use start::start_source;
 pub use start::{StartError, cleanup, run};
 
 /// Updates taken in before anything else gets a turn.

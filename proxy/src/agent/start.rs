@@ -331,9 +331,10 @@ fn has_ipv6() -> bool {
         && std::fs::read_to_string(disabled).is_ok_and(|text| text.trim() != "1")
 }
 
-type SourceTask = JoinHandle<SourceError>;
+pub(crate) type SourceTask = JoinHandle<SourceError>;
 
-async fn start_source(
+/// Starts what tells of the cluster's objects, after checking that it can.
+pub(crate) async fn start_source(
     settings: &Settings,
     sender: mpsc::Sender<Update>,
 ) -> Result<SourceTask, StartError> {
