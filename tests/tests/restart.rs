@@ -381,7 +381,9 @@ fn sigterm_leaves_the_rules_and_cleanup_removes_ours_only() -> Result<()> {
         );
         foreign_stays("after --cleanup")?;
         for (family, before) in FAMILIES.into_iter().zip(&before) {
-            let left = SavedRules::differences(before, &stage.rules(family)?);
+            let mut left = SavedRules::differences(before, &stage.rules(family)?);
+            // The kubelet makes the same chain and jumps, so they are not ours alone to take.
+            left.retain(|difference| !difference.line.contains("KUBE-FIREWALL"));
             ensure!(
                 left.is_empty(),
                 "{} {family}: left by --cleanup: {left:#?}",
