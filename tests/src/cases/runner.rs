@@ -480,7 +480,7 @@ impl<'a> CaseRunner<'a> {
                 .map_err(anyhow::Error::msg)?;
             for outcome in &outcomes {
                 if let Outcome::Answered(answer) = outcome {
-                    if let Some(wrong) = wrong_source(answer, packet.masq) {
+                    if let Some(wrong) = wrong_source(answer, packet.masq, packet.flow.is_some()) {
                         bail!(wrong);
                     }
                     if answer.bytes != probe.bytes {
