@@ -88,6 +88,18 @@ impl Store {
         }
     }
 
+    /// How many objects of a kind there are.
+    #[must_use]
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Service => self.services.entries.len(),
+            Kind::EndpointSlice => self.slices.entries.len(),
+            Kind::Endpoints => self.legacy.entries.len(),
+            Kind::Node => self.nodes.entries.len(),
+            Kind::ServiceCidr => self.service_cidrs.entries.len(),
+        }
+    }
+
     /// A Service by name.
     #[must_use]
     pub fn service(&self, name: &ObjectName) -> Option<&Arc<Service>> {

@@ -1,0 +1,28 @@
+//! The metrics server, at `127.0.0.1:10249` by default: `/metrics`, `/proxyMode` and a
+//! plain `/healthz` that says the process answers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+
+use super::bind::listen_with_retry;
+use super::http::{self, Reply, TEXT};
+use crate::metrics::{self, Metrics};
+
+/// Serves until dropped; waits for the address if somebody else has it. `proxy_mode` is the
+/// mode that runs: `iptables`, `nftables`, ...
+pub async fn serve(address: SocketAddr, proxy_mode: &'static str, metrics: Arc<Metrics>) {
+    let (listener, _closer) = listen_with_retry("metrics server", address).await;
+    let source = Arc::clone(&metrics);
+    http::serve(listener, metrics, move |path| match path {
+        "/healthz" => Reply::new(StatusCode::OK, TEXT, "ok".to_owned()),
+        "/proxyMode" => Reply::new(StatusCode::OK, TEXT, proxy_mode.to_owned()),
+        "/metrics" => match source.render() {
+            Ok(text) => Reply::new(StatusCode::OK, metrics::CONTENT_TYPE, text),
+            Err(error) => Reply::failed(&error),
+        },
+        _ => Reply::not_found(),
+    })
+    .await;
+}

@@ -1,0 +1,19 @@
+//! What others ask about the agent and about Services on this node, over HTTP.
+//!
+//! - [`State`]: whether the agent keeps up, as a pure function of what it was told and when.
+//! - [`proxy_health`]: `/healthz` and `/livez`, for load balancers and the kubelet.
+//! - [`metrics_server`]: `/metrics`, `/proxyMode` and a plain `/healthz`.
+//! - [`ServiceChecks`]: the health-check node ports of Services with
+//!   `externalTrafficPolicy: Local`.
+
+mod bind;
+mod http;
+pub mod metrics_server;
+pub mod proxy_health;
+mod service_checks;
+mod state;
+
+pub use bind::BIND_RETRY_S;
+pub use http::{CONNECTION_LIFETIME_S, HEADER_TIMEOUT_S, MAX_CONNECTIONS};
+pub use service_checks::ServiceChecks;
+pub use state::{FamilyReport, Moment, Report, SharedState, State};

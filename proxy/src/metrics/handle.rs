@@ -1,0 +1,209 @@
+//! Typed handles: what one can do with a metric, and nothing else.
+
+use std::marker::PhantomData;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+use super::definition::{Definition, MetricType};
+use super::label::Label;
+
+/// A kind of handle: how it is registered and described.
+pub(super) trait Handle: Sized {
+    const TYPE: MetricType;
+    const LABELS: &'static [&'static str];
+    fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error>;
+}
+
+fn opts(definition: &Definition) -> Opts {
+    Opts::new(definition.name, definition.help.clone())
+}
+
+/// Something that is counted and never goes down. A series appears with its first count;
+/// one without labels is there from the start.
+#[derive(Clone, Debug)]
+pub struct Counter<L>(IntCounterVec, PhantomData<L>);
+
+impl<L: Label> Counter<L> {
+    /// Counts one.
+    pub fn inc(&self, label: L) {
+        self.add(label, 1);
+    }
+
+    /// Counts several; 0 makes the series appear.
+    pub fn add(&self, label: L, count: u64) {
+        self.0
+            .with_label_values(label.values().as_ref())
+            .inc_by(count);
+    }
+
+    /// The count so far.
+    #[must_use]
+    pub fn get(&self, label: L) -> u64 {
+        self.0.with_label_values(label.values().as_ref()).get()
+    }
+}
+
+impl<L: Label> Handle for Counter<L> {
+    const TYPE: MetricType = MetricType::Counter;
+    const LABELS: &'static [&'static str] = L::NAMES;
+
+    fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
+        let vec = IntCounterVec::new(opts(definition), L::NAMES)?;
+        registry.register(Box::new(vec.clone()))?;
+        if L::NAMES.is_empty() {
+            vec.with_label_values::<&str>(&[]);
+        }
+        Ok(Self(vec, PhantomData))
+    }
+}
+
+/// A total that somebody else counts (the kernel, mostly) and that we pass on. Absent until
+/// it has been read once.
+#[derive(Clone, Debug)]
+pub struct ForeignTotal(IntCounterVec);
+
+impl ForeignTotal {
+    /// The total as just read. One lower than the last means that the counting began anew.
+    pub fn set(&self, total: u64) {
+        let counter = self.0.with_label_values::<&str>(&[]);
+        if total < counter.get() {
+            counter.reset();
+        }
+        counter.inc_by(total.saturating_sub(counter.get()));
+    }
+}
+
+impl Handle for ForeignTotal {
+    const TYPE: MetricType = MetricType::Counter;
+    const LABELS: &'static [&'static str] = &[];
+
+    fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
+        let vec = IntCounterVec::new(opts(definition), &[])?;
+        registry.register(Box::new(vec.clone()))?;
+        Ok(Self(vec))
+    }
+}
+
+/// How many of something there are now. A series appears once it is set; one without labels
+/// is there from the start.
+#[derive(Clone, Debug)]
+pub struct Amount<L>(IntGaugeVec, PhantomData<L>);
+
+impl<L: Label> Amount<L> {
+    /// Says how many there are.
+    pub fn set(&self, label: L, amount: usize) {
+        self.0
+            .with_label_values(label.values().as_ref())
+            .set(i64::try_from(amount).unwrap_or(i64::MAX));
+    }
+
+    /// One more.
+    pub fn inc(&self, label: L) {
+        self.0.with_label_values(label.values().as_ref()).inc();
+    }
+
+    /// One less.
+    pub fn dec(&self, label: L) {
+        self.0.with_label_values(label.values().as_ref()).dec();
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn get(&self, label: L) -> i64 {
+        self.0.with_label_values(label.values().as_ref()).get()
+    }
+}
+
+impl<L: Label> Handle for Amount<L> {
+    const TYPE: MetricType = MetricType::Gauge;
+    const LABELS: &'static [&'static str] = L::NAMES;
+
+    fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
+        let vec = IntGaugeVec::new(opts(definition), L::NAMES)?;
+        registry.register(Box::new(vec.clone()))?;
+        if L::NAMES.is_empty() {
+            vec.with_label_values::<&str>(&[]);
+        }
+        Ok(Self(vec, PhantomData))
+    }
+}
+
+/// A size in bytes. Absent until it is set.
+#[derive(Clone, Debug)]
+pub struct Bytes(GaugeVec);
+
+impl Bytes {
+    /// Sets the size. Sizes past 2⁵³ are rounded, as every number of Prometheus is.
+    pub fn set(&self, bytes: u64) {
+        let high = u32::try_from(bytes >> 32).unwrap_or(u32::MAX);
+        let low = u32::try_from(bytes & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        let value = f64::from(high).mul_add(2_f64.powi(32), f64::from(low));
+        self.0.with_label_values::<&str>(&[]).set(value);
+    }
+}
+
+impl Handle for Bytes {
+    const TYPE: MetricType = MetricType::Gauge;
+    const LABELS: &'static [&'static str] = &[];
+
+    fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
+        let vec = GaugeVec::new(opts(definition), &[])?;
+        registry.register(Box::new(vec.clone()))?;
+        Ok(Self(vec))
+    }
+}
+
+/// When something happened last, in seconds since 1970. Absent until it has happened: a zero
+/// would look like 1970 to an alert on age.
+#[derive(Clone, Debug)]
+pub struct Timestamp<L>(GaugeVec, PhantomData<L>);
+
+impl<L: Label> Timestamp<L> {
+    /// It happened at this time.
+    pub fn set(&self, label: L, time: SystemTime) {
+        let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.0
+            .with_label_values(label.values().as_ref())
+            .set(since_1970.as_secs_f64());
+    }
+}
+
+impl<L: Label> Handle for Timestamp<L> {
+    const TYPE: MetricType = MetricType::Gauge;
+    const LABELS: &'static [&'static str] = L::NAMES;
+
+    fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
+        let vec = GaugeVec::new(opts(definition), L::NAMES)?;
+        registry.register(Box::new(vec.clone()))?;
+        Ok(Self(vec, PhantomData))
+    }
+}
+
+/// How long something took, in seconds, as a histogram. A series appears with its first
+/// observation.
+#[derive(Clone, Debug)]
+pub struct Durations<L>(HistogramVec, PhantomData<L>);
+
+impl<L: Label> Durations<L> {
+    /// It took this long once.
+    pub fn observe(&self, label: L, duration: Duration) {
+        self.0
+            .with_label_values(label.values().as_ref())
+            .observe(duration.as_secs_f64());
+    }
+}
+
+impl<L: Label> Handle for Durations<L> {
+    const TYPE: MetricType = MetricType::Histogram;
+    const LABELS: &'static [&'static str] = L::NAMES;
+
+    fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
+        let opts = HistogramOpts::from(opts(definition)).buckets(definition.buckets.clone());
+        let vec = HistogramVec::new(opts, L::NAMES)?;
+        registry.register(Box::new(vec.clone()))?;
+        Ok(Self(vec, PhantomData))
+    }
+}

@@ -1,0 +1,208 @@
+//! What the agent counts, as Prometheus reads it.
+//!
+//! The `kubeproxy_…` metrics have the reference's names, types, labels and buckets, so that
+//! dashboards and alerts go on working; those of our own are called `switchyard_…`. To add
+//! one: a line in the list of [`Metrics`] with its doc comment, which is also its help text,
+//! then the table of `docs/metrics.md` (a test says how to write it anew).
+
+mod definition;
+mod handle;
+mod label;
+mod process;
+
+pub use definition::{Definition, MetricType, markdown};
+pub use handle::{Amount, Bytes, Counter, Durations, ForeignTotal, Timestamp};
+pub use label::{Direction, HealthCode, Label, Table};
+
+use prometheus::{Registry, TextEncoder};
+use switchyard_cluster::object::{IpFamily, Kind, Protocol};
+
+use handle::Handle;
+
+/// The content type of [`Metrics::render`]: the text format, version 0.0.4.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Metrics could not be registered or written.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics: {0}")]
+pub struct MetricsError(#[from] prometheus::Error);
+
+/// 1 ms, then twice as much each time: 15 buckets up to 16.384 s.
+fn sync_buckets() -> Vec<f64> {
+    std::iter::successors(Some(0.001), |bound| Some(bound * 2.0))
+        .take(15)
+        .collect()
+}
+
+/// A quarter and a half second, each second of the first minute, each fifth of the second,
+/// each thirtieth up to five minutes.
+fn programming_buckets() -> Vec<f64> {
+    let seconds = (1_u32..60)
+        .chain((60..120).step_by(5))
+        .chain((120..=300).step_by(30));
+    [0.25, 0.5]
+        .into_iter()
+        .chain(seconds.map(f64::from))
+        .collect()
+}
+
+macro_rules! metrics {
+    ($(
+        $(#[doc = $doc:literal])+
+        $field:ident: $handle:ty = $name:literal, $unit:literal $(, $buckets:expr)?;
+    )+) => {
+        /// Every metric of the agent. Handles are cheap to use and safe to share.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            definitions: Vec<Definition>,
+            $($(#[doc = $doc])+ pub $field: $handle,)+
+        }
+
+        impl Metrics {
+            /// Registers every metric in a registry of its own.
+            ///
+            /// # Errors
+            /// Two metrics with one name, or a name that Prometheus does not allow.
+            pub fn new() -> Result<Self, MetricsError> {
+                let registry = Registry::new();
+                let mut definitions = Vec::new();
+                $(
+                    let buckets = Vec::<Vec<f64>>::from([$($buckets)?]).concat();
+                    let definition = Definition {
+                        name: $name,
+                        metric_type: <$handle>::TYPE,
+                        labels: <$handle>::LABELS,
+                        unit: $unit,
+                        help: definition::help(concat!($($doc),+)),
+                        buckets,
+                    };
+                    let $field = <$handle>::register(&registry, &definition)?;
+                    definitions.push(definition);
+                )+
+                registry.register(Box::new(
+                    prometheus::process_collector::ProcessCollector::for_self(),
+                ))?;
+                Ok(Self { registry, definitions, $($field),+ })
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Time one sync of a family took, whether full or partial.
+    sync_duration: Durations<IpFamily> =
+        "kubeproxy_sync_proxy_rules_duration_seconds", "seconds", sync_buckets();
+    /// Time a sync took that compared everything with the kernel.
+    sync_full_duration: Durations<IpFamily> =
+        "kubeproxy_sync_full_proxy_rules_duration_seconds", "seconds", sync_buckets();
+    /// Time a sync took that wrote only what had changed.
+    sync_partial_duration: Durations<IpFamily> =
+        "kubeproxy_sync_partial_proxy_rules_duration_seconds", "seconds", sync_buckets();
+    /// When a sync of this family last succeeded (seconds since 1970).
+    last_sync: Timestamp<IpFamily> =
+        "kubeproxy_sync_proxy_rules_last_timestamp_seconds", "seconds";
+    /// When a sync of this family was last asked for (seconds since 1970).
+    last_queued: Timestamp<IpFamily> =
+        "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "seconds";
+    /// From the change in the cluster (annotation
+    /// endpoints.kubernetes.io/last-change-trigger-time) until the kernel had it.
+    network_programming_duration: Durations<IpFamily> =
+        "kubeproxy_network_programming_duration_seconds", "seconds", programming_buckets();
+    /// Changes of endpoints that wait to be written.
+    endpoint_changes_pending: Amount<()> =
+        "kubeproxy_sync_proxy_rules_endpoint_changes_pending", "changes";
+    /// Changes of endpoints seen.
+    endpoint_changes: Counter<()> =
+        "kubeproxy_sync_proxy_rules_endpoint_changes_total", "changes";
+    /// Changes of Services that wait to be written.
+    service_changes_pending: Amount<()> =
+        "kubeproxy_sync_proxy_rules_service_changes_pending", "changes";
+    /// Changes of Services seen.
+    service_changes: Counter<()> =
+        "kubeproxy_sync_proxy_rules_service_changes_total", "changes";
+    /// Services with a Local traffic policy and no endpoint on this node.
+    no_local_endpoints: Amount<(Direction, IpFamily)> =
+        "kubeproxy_sync_proxy_rules_no_local_endpoints_total", "services";
+    /// Answers at /healthz of the health port, by status.
+    healthz: Counter<HealthCode> = "kubeproxy_proxy_healthz_total", "answers";
+    /// Answers at /livez of the health port, by status.
+    livez: Counter<HealthCode> = "kubeproxy_proxy_livez_total", "answers";
+    /// Rules of ours in a table, after the last sync.
+    iptables_rules: Amount<(Table, IpFamily)> =
+        "kubeproxy_sync_proxy_rules_iptables_total", "rules";
+    /// Rules that the last sync wrote to a table.
+    iptables_rules_last: Amount<(Table, IpFamily)> =
+        "kubeproxy_sync_proxy_rules_iptables_last", "rules";
+    /// Batches that iptables-restore refused.
+    iptables_restore_failures: Counter<IpFamily> =
+        "kubeproxy_sync_proxy_rules_iptables_restore_failures_total", "batches";
+    /// Batches with only the changed chains that iptables-restore refused.
+    iptables_partial_restore_failures: Counter<IpFamily> =
+        "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total", "batches";
+    /// Packets dropped because conntrack calls them INVALID; absent where the kernel does not
+    /// count them (nfacct).
+    ct_state_invalid_dropped: ForeignTotal =
+        "kubeproxy_iptables_ct_state_invalid_dropped_packets_total", "packets";
+    /// Packets accepted at node ports of a loopback address; absent where the kernel does not
+    /// count them (nfacct).
+    localhost_nodeports_accepted: ForeignTotal =
+        "kubeproxy_iptables_localhost_nodeports_accepted_packets_total", "packets";
+    /// Time one clean-up of stale UDP flows took.
+    conntrack_reconcile_duration: Durations<IpFamily> =
+        "kubeproxy_conntrack_reconciler_sync_duration_seconds", "seconds", sync_buckets();
+    /// Stale UDP flows deleted from conntrack.
+    conntrack_deleted: Counter<IpFamily> =
+        "kubeproxy_conntrack_reconciler_deleted_entries_total", "flows";
+    /// Rules and chains that were not as we left them and were put right.
+    reconcile_repairs: Counter<IpFamily> = "switchyard_reconcile_repairs_total", "rules or chains";
+    /// Objects the store holds.
+    objects: Amount<Kind> = "switchyard_objects", "objects";
+    /// Objects seen with something in them that could not be used.
+    object_problems: Counter<Kind> = "switchyard_object_problems_total", "objects";
+    /// 1 while the source can't follow this kind, else 0.
+    source_trouble: Amount<Kind> = "switchyard_source_trouble", "0 or 1";
+    /// Service ports whose rules the kernel refused, until a sync succeeds with them.
+    services_not_programmed: Amount<IpFamily> =
+        "switchyard_services_not_programmed", "service ports";
+    /// Open connections (TCP) and clients (UDP) of the relay for node ports on localhost.
+    relay_connections: Amount<Protocol> = "switchyard_relay_connections", "connections";
+    /// Connections and datagrams that the relay refused because it had as many as it may.
+    relay_refused: Counter<Protocol> = "switchyard_relay_refused_total", "connections";
+    /// Node ports that the relay could not listen on, mostly because somebody else does.
+    relay_not_listening: Amount<Protocol> = "switchyard_relay_not_listening", "ports";
+    /// Health-check node ports that could not be listened on.
+    health_check_not_listening: Amount<()> = "switchyard_health_check_not_listening", "ports";
+    /// Connections closed unanswered because a server of ours had as many as it may.
+    http_refused: Counter<()> = "switchyard_http_refused_total", "connections";
+    /// Bytes received in the process's network namespace.
+    network_received: ForeignTotal = "process_network_receive_bytes_total", "bytes";
+    /// Bytes sent in the process's network namespace.
+    network_sent: ForeignTotal = "process_network_transmit_bytes_total", "bytes";
+    /// Limit of the process's address space.
+    virtual_memory_max: Bytes = "process_virtual_memory_max_bytes", "bytes";
+}
+
+impl Metrics {
+    /// Every metric that is registered here, in order. Those the `prometheus` crate adds of
+    /// itself (`process_cpu_seconds_total` and the like) are not among them.
+    #[must_use]
+    pub fn definitions(&self) -> &[Definition] {
+        &self.definitions
+    }
+
+    /// All series in the text format, version 0.0.4.
+    ///
+    /// # Errors
+    /// A metric that can't be written as text.
+    pub fn render(&self) -> Result<String, MetricsError> {
+        if let Some(bytes) = process::network_bytes() {
+            self.network_received.set(bytes.received);
+            self.network_sent.set(bytes.sent);
+        }
+        if let Some(limit) = process::address_space_limit() {
+            self.virtual_memory_max.set(limit);
+        }
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+}

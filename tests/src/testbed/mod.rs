@@ -1,0 +1,264 @@
+//! A dual-stack cluster of network namespaces on one machine.
+//!
+//! ```text
+//!  client  198.51.100.2        blocked 198.51.100.130      2001:db8:51::2 / ::130
+//!      └──────────┬────────────────┘
+//!               fabric  (router; stands for "everything that is not the cluster")
+//!      ┌──────────┴────────────────┐
+//!  node1 192.168.100.11          node2 192.168.100.12      fd00:100::11 / ::12
+//!   ├ pod11 10.244.1.11 (cbr0)    ├ pod21 10.244.2.21      fd00:244:1::11 …
+//!   └ pod12 10.244.1.12 (veth)    └ pod22 10.244.2.22
+//! ```
+//!
+//! Clients reach the ClusterIPs (10.96.0.0/16, fd00:96::/112) and the external
+//! addresses (203.0.113.0/24, 2001:db8:113::/64) through node1, where the proxy
+//! under test runs. What node1 does not translate goes on to the fabric, and
+//! there an echo server answers for every such address as [`Place::Fabric`]: so
+//! "not captured" is an answer that can be told from "dropped".
+//!
+//! Every namespace of one testbed is called `sy<pid>-<n>-<place>`. All of it is
+//! removed when the [`Testbed`] is dropped, on panic too; what a killed process
+//! left behind is swept away when the next testbed is built.
+
+mod cgroup;
+mod echo;
+mod layout;
+mod namespace;
+mod place;
+mod probe;
+mod process;
+mod proxy;
+mod sweep;
+mod tools;
+mod traffic;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use self::cgroup::NodeCgroup;
+use self::echo::Engine;
+use self::namespace::Namespace;
+
+pub use self::place::{Family, Place, Protocol, endpoint_place, to_ipv6, to_ipv6_prefix};
+pub use self::probe::{Answer, Connection, Outcome, Probe};
+pub use self::process::{Finished, HttpAnswer};
+pub use self::proxy::{Proxy, ProxyOptions, find_binary};
+pub use self::tools::{IptablesTool, require_root, require_tools};
+pub use self::traffic::{Report, Traffic};
+
+/// The port on which the fabric answers for every address node1 let through.
+pub const FABRIC_PORTS: [u16; 2] = [80, 443];
+
+static INSTANCES: AtomicU32 = AtomicU32::new(0);
+
+/// A running cluster of namespaces. See the module for its layout.
+///
+/// Needs root, `ip` from iproute2, and veth, bridge and namespaces in the kernel.
+pub struct Testbed {
+    id: String,
+    namespaces: Vec<(Place, Namespace)>,
+    engine: Engine,
+    serving: Mutex<HashSet<(Protocol, SocketAddr)>>,
+    cgroup: Option<NodeCgroup>,
+    work: tempfile::TempDir,
+    keep: bool,
+}
+
+impl Testbed {
+    /// Builds the whole cluster; takes a few hundred milliseconds.
+    ///
+    /// # Errors
+    /// Not root, a tool missing, or the kernel refused something: the message
+    /// names which.
+    pub fn build() -> Result<Self> {
+        require_root()?;
+        require_tools(&["ip"])?;
+        sweep::sweep_leftovers()?;
+        cgroup::sweep_leftovers();
+        let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
+        let id = format!("sy{}-{instance}", std::process::id());
+        let mut bed = Self {
+            engine: Engine::start()?,
+            namespaces: Vec::new(),
+            serving: Mutex::new(HashSet::new()),
+            cgroup: NodeCgroup::create(&format!("{id}-node1")),
+            work: tempfile::Builder::new()
+                .prefix(&format!("{id}-"))
+                .tempdir()?,
+            keep: false,
+            id,
+        };
+        // From here on dropping `bed` removes whatever exists already.
+        layout::add_namespaces(&bed.id)?;
+        for place in Place::ALL {
+            let cgroup = bed.cgroup.as_ref().filter(|_| place.lives_on_node1());
+            let namespace = Namespace::enter(&layout::namespace_name(&bed.id, place), cgroup)?;
+            bed.namespaces.push((place, namespace));
+        }
+        layout::set_sysctls(&bed)?;
+        layout::connect(&bed.id)?;
+        for port in FABRIC_PORTS {
+            // One socket for both families.
+            bed.serve(
+                Place::Fabric,
+                Protocol::Tcp,
+                SocketAddr::from(([0u16; 8], port)),
+            )?;
+        }
+        Ok(bed)
+    }
+
+    /// The common part of all its namespaces' names, `sy<pid>-<n>`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// A directory of this testbed's own, removed with it.
+    pub fn work_dir(&self) -> &Path {
+        self.work.path()
+    }
+
+    /// The namespace's name as `ip netns` knows it.
+    pub fn namespace_name(&self, place: Place) -> String {
+        layout::namespace_name(&self.id, place)
+    }
+
+    /// The cgroup2 directory of all that lives on node1, where the machine has cgroup2
+    /// and lets this process make threaded groups.
+    pub fn node1_cgroup(&self) -> Option<&Path> {
+        self.cgroup.as_ref().map(NodeCgroup::path)
+    }
+
+    /// Leaves namespaces and work directory in place when dropped, for a human to look at.
+    /// Servers are this process' threads and end with it, and the next testbed that anybody
+    /// builds sweeps away those of ended processes: a demo that is to be entered keeps running.
+    pub fn keep(&mut self) {
+        self.keep = true;
+        self.work.disable_cleanup(true);
+    }
+
+    /// Runs `job` on the thread that lives in `place`: sockets and processes it makes belong there.
+    pub fn in_place<T, F>(&self, place: Place, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.namespace(place)?.run(job)
+    }
+
+    /// Starts an echo server on `address` in `place`, unless it runs already.
+    /// It answers every line (TCP) or datagram (UDP) with who it is and whom it saw.
+    pub fn serve(&self, place: Place, protocol: Protocol, address: SocketAddr) -> Result<()> {
+        let fresh = self
+            .serving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((protocol, address));
+        if !fresh {
+            return Ok(());
+        }
+        self.engine
+            .serve(self.namespace(place)?, place, protocol, address)
+            .with_context(|| format!("echo server {protocol} {address} in {place}"))
+    }
+
+    /// Starts the echo server of an endpoint in the pod (or node) that owns its address.
+    pub fn serve_endpoint(&self, protocol: Protocol, endpoint: SocketAddr) -> Result<()> {
+        let Some(place) = endpoint_place(endpoint.ip()) else {
+            bail!(
+                "no place of the testbed owns endpoint address {}",
+                endpoint.ip()
+            );
+        };
+        self.serve(place, protocol, endpoint)
+    }
+
+    /// Sends all probes at the same time and waits for all their outcomes, in the order given.
+    pub fn probe_all(&self, probes: &[Probe]) -> Result<Vec<Outcome>> {
+        probe::run_all(self, probes)
+    }
+
+    /// Sends one probe.
+    pub fn probe(&self, probe: &Probe) -> Result<Outcome> {
+        let outcomes = self.probe_all(std::slice::from_ref(probe))?;
+        outcomes
+            .into_iter()
+            .next()
+            .context("a probe gave no outcome")
+    }
+
+    /// Opens a connection (TCP) or a socket that keeps its port (UDP), to be used many times.
+    pub fn connect(&self, probe: &Probe) -> Result<Connection> {
+        Connection::open(self, probe)
+    }
+
+    /// Fetches `path` by HTTP/1.1 from inside `place`.
+    pub fn http_get(&self, from: Place, server: SocketAddr, path: &str) -> Result<HttpAnswer> {
+        process::http_get(self, from, server, path)
+    }
+
+    /// Runs a command to its end inside `place`, feeding it `stdin`.
+    pub fn run(&self, place: Place, command: &[&str], stdin: &str) -> Result<Finished> {
+        process::run(self, place, command, stdin)
+    }
+
+    /// Adds an address to the loopback of a node, as a cloud's agent does with a VIP.
+    pub fn add_node_address(&self, place: Place, address: std::net::IpAddr) -> Result<()> {
+        layout::change_loopback(&self.namespace_name(place), "add", address)
+    }
+
+    /// Takes away what [`Self::add_node_address`] added.
+    pub fn remove_node_address(&self, place: Place, address: std::net::IpAddr) -> Result<()> {
+        layout::change_loopback(&self.namespace_name(place), "del", address)
+    }
+
+    fn namespace(&self, place: Place) -> Result<&Namespace> {
+        self.namespaces
+            .iter()
+            .find(|(at, _)| *at == place)
+            .map(|(_, namespace)| namespace)
+            .with_context(|| format!("{place} is not built"))
+    }
+}
+
+impl Drop for Testbed {
+    fn drop(&mut self) {
+        self.engine.stop();
+        self.namespaces.clear();
+        if self.keep {
+            if let Some(cgroup) = &mut self.cgroup {
+                cgroup.keep();
+            }
+        } else {
+            sweep::remove_testbed(&self.id);
+        }
+    }
+}
+
+/// Polls `condition` every `every` until it holds.
+///
+/// # Errors
+/// The condition's own error, or that it did not hold within `limit`.
+pub fn wait_for(
+    what: &str,
+    limit: Duration,
+    every: Duration,
+    mut condition: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let deadline = std::time::Instant::now() + limit;
+    loop {
+        if condition().with_context(|| format!("while waiting for {what}"))? {
+            return Ok(());
+        }
+        if std::time::Instant::now() >= deadline {
+            bail!("{what} did not happen within {limit:?}");
+        }
+        std::thread::sleep(every);
+    }
+}

@@ -1,0 +1,144 @@
+//! The testbed itself: it carries packets, tells "not captured" from "dropped", and leaves nothing behind.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use switchyard_tests::testbed::{Family, Outcome, Place, Probe, Protocol, Testbed};
+
+const PODS: [Place; 4] = [Place::Pod11, Place::Pod12, Place::Pod21, Place::Pod22];
+
+#[test]
+fn every_place_reaches_every_pod_in_both_families_and_protocols() -> Result<()> {
+    let bed = Testbed::build()?;
+    let mut probes = Vec::new();
+    for family in [Family::IPv4, Family::IPv6] {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for pod in PODS {
+                let to = SocketAddr::new(pod.address(family), 8080);
+                bed.serve(pod, protocol, to)?;
+                let clients = Place::ALL
+                    .into_iter()
+                    .filter(|client| *client != Place::Fabric);
+                probes.extend(clients.map(|client| Probe::new(client, protocol, to)));
+            }
+        }
+    }
+    for (probe, outcome) in probes.iter().zip(bed.probe_all(&probes)?) {
+        let Outcome::Answered(answer) = &outcome else {
+            panic!("{probe:?}: {outcome}")
+        };
+        assert_eq!(answer.by, probe.to, "{probe:?}");
+        assert_eq!(
+            answer.seen, answer.own,
+            "{probe:?}: nobody may translate the source here"
+        );
+        let own = probe.from.address(Family::of(probe.to.ip()));
+        assert_eq!(answer.seen.ip(), own, "{probe:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_nobody_translates_is_answered_by_the_fabric() -> Result<()> {
+    let bed = Testbed::build()?;
+    let mut probes = Vec::new();
+    for address in ["10.96.7.7", "203.0.113.77"] {
+        for family in [Family::IPv4, Family::IPv6] {
+            let to = SocketAddr::new(family.twin(address.parse()?), 80);
+            for from in [
+                Place::Client,
+                Place::Blocked,
+                Place::Pod11,
+                Place::Pod12,
+                Place::Node1,
+            ] {
+                probes.push(Probe::new(from, Protocol::Tcp, to));
+            }
+        }
+    }
+    for (probe, outcome) in probes.iter().zip(bed.probe_all(&probes)?) {
+        let Outcome::Answered(answer) = &outcome else {
+            panic!("{probe:?}: {outcome}")
+        };
+        assert_eq!(
+            (answer.place.as_str(), answer.by),
+            (Place::Fabric.name(), probe.to),
+            "{probe:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn clients_reach_services_through_node1() -> Result<()> {
+    let bed = Testbed::build()?;
+    let to: SocketAddr = "203.0.113.77:80".parse()?;
+    let rule = [
+        "iptables",
+        "-w",
+        "-A",
+        "FORWARD",
+        "-d",
+        "203.0.113.77",
+        "-j",
+        "DROP",
+    ];
+    bed.run(Place::Node1, &rule, "")?.success("iptables")?;
+    let probe = Probe::new(Place::Client, Protocol::Tcp, to).timeout(Duration::from_millis(300));
+    assert_eq!(bed.probe(&probe)?, Outcome::TimedOut);
+    Ok(())
+}
+
+#[test]
+fn a_closed_port_is_refused_and_a_connection_can_be_used_again() -> Result<()> {
+    let bed = Testbed::build()?;
+    for family in [Family::IPv4, Family::IPv6] {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let closed = SocketAddr::new(Place::Pod21.address(family), 9);
+            assert_eq!(
+                bed.probe(&Probe::new(Place::Client, protocol, closed))?,
+                Outcome::Refused
+            );
+            let open = SocketAddr::new(Place::Pod21.address(family), 8080);
+            bed.serve_endpoint(protocol, open)?;
+            let connection = bed.connect(&Probe::new(Place::Client, protocol, open))?;
+            for _ in 0..3 {
+                let outcome = connection.ask(&bed, Duration::from_secs(1))?;
+                assert!(matches!(outcome, Outcome::Answered(_)), "{outcome}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_stays_after_a_panic() -> Result<()> {
+    let (id, cgroup) = std::thread::spawn(|| {
+        let bed = Testbed::build()?;
+        let _sleeper = bed.in_place(Place::Node1, || {
+            std::process::Command::new("sleep").arg("60").spawn()
+        })??;
+        let seen = (
+            bed.id().to_owned(),
+            bed.node1_cgroup().map(std::path::Path::to_owned),
+        );
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _bed = bed;
+            panic!("on purpose");
+        }));
+        assert!(caught.is_err());
+        anyhow::Ok(seen)
+    })
+    .join()
+    .expect("the thread itself does not panic")?;
+    let left: Vec<_> = std::fs::read_dir("/run/netns")?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with(&format!("{id}-")))
+        .collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    if let Some(cgroup) = cgroup {
+        assert!(!cgroup.exists(), "left behind: {}", cgroup.display());
+    }
+    Ok(())
+}
