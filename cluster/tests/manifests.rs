@@ -517,6 +517,33 @@ async fn a_folder_that_is_missing_at_the_start_is_an_error() {
 }
 
 #[tokio::test]
+async fn nothing_wakes_while_nothing_changes() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "a.yaml", &service("a", "10.0.0.1"));
+    let mut running = Running::start(dir.path());
+    running.first_list().await;
+    running.nothing().await;
+    let before = wakeups();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The test's own timer is one of them.
+    let woken = wakeups() - before;
+    assert!(woken <= 4, "{woken} wake-ups in two seconds");
+    running.nothing().await;
+}
+
+/// How often this thread has waited for something so far.
+fn wakeups() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let count = |line: &str| {
+        line.strip_prefix("voluntary_ctxt_switches:")?
+            .trim()
+            .parse()
+            .ok()
+    };
+    status.lines().find_map(count).unwrap()
+}
+
+#[tokio::test]
 async fn the_source_ends_when_nobody_listens() {
     let dir = TempDir::new().unwrap();
     let mut running = Running::start(dir.path());
