@@ -392,6 +392,17 @@ async fn a_server_that_streams_no_lists_is_read_in_pages() {
 }
 
 #[tokio::test]
+async fn a_server_too_old_to_know_streamed_lists_is_read_in_pages() {
+    let (server, kubeconfig) = with_services(&["a", "b"], Settings::default()).await;
+    server.ignore_watch_list(true);
+    let mut options = options(&kubeconfig, FirstList::Streamed);
+    options.timing.list_silence = Duration::from_millis(500);
+    let following = Following::synced(options).await;
+    assert_eq!(following.names(), ["a", "b"]);
+    assert!(server.requests().iter().any(|seen| !seen.is_watch()));
+}
+
+#[tokio::test]
 async fn a_bookmark_is_where_a_cut_watch_goes_on() {
     let (server, kubeconfig) = with_services(&["a"], Settings::default()).await;
     let mut following = Following::synced(options(&kubeconfig, FirstList::Streamed)).await;
