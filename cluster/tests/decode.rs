@@ -2,7 +2,6 @@
 //! the `kind`, the `object`, what it `reads` as, and the `problems` that are named.
 
 #![expect(
-    clippy::panic,
     clippy::unwrap_used,
     reason = "clippy.toml allows them in tests, but not in what tests share"
 )]

@@ -8,6 +8,7 @@
 )]
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
@@ -434,6 +435,46 @@ async fn a_file_that_cannot_be_read_keeps_its_last_good_content() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_still_being_written_is_not_read() {
+    let dir = TempDir::new().unwrap();
+    let both = format!(
+        "{}---\n{}",
+        service("a", "10.0.0.1"),
+        service("b", "10.0.0.2")
+    );
+    write(dir.path(), "a.yaml", &both);
+    let elsewhere = TempDir::new().unwrap();
+    write(elsewhere.path(), "l.txt", &service("l", "10.0.1.1"));
+    symlink(elsewhere.path().join("l.txt"), dir.path().join("l.yaml")).unwrap();
+    let mut running = Running::start(dir.path());
+    running.first_list().await;
+    // As `kubectl get … > a.yaml` does: emptied, half filled, filled.
+    let mut file = fs::File::create(dir.path().join("a.yaml")).unwrap();
+    let mut linked = fs::File::create(elsewhere.path().join("l.txt")).unwrap();
+    let mut new = fs::File::create(dir.path().join("new.yaml")).unwrap();
+    running.nothing().await;
+    file.write_all(service("a", "10.0.0.1").as_bytes()).unwrap();
+    file.flush().unwrap();
+    new.write_all(service("n", "10.0.0.9").as_bytes()).unwrap();
+    running.nothing().await;
+    // Others are read meanwhile.
+    write(dir.path(), "c.yaml", &service("c", "10.0.0.3"));
+    assert_eq!(put(&running.all().await), ["c=10.0.0.3"]);
+    file.write_all(format!("---\n{}", service("b", "10.0.0.7")).as_bytes())
+        .unwrap();
+    linked
+        .write_all(service("l", "10.0.1.2").as_bytes())
+        .unwrap();
+    drop((file, linked));
+    let updates = running.all().await;
+    assert_eq!(put(&updates), ["b=10.0.0.7", "l=10.0.1.2"]);
+    assert_eq!(updates.len(), 2);
+    // One that is never closed is read in the end.
+    assert_eq!(put(&running.all().await), ["n=10.0.0.9"]);
+    drop(new);
+}
+
+#[tokio::test]
 async fn a_folder_that_goes_and_comes_back_is_followed_on() {
     let dir = TempDir::new().unwrap();
     let folder = dir.path().join("manifests");
@@ -473,6 +514,33 @@ async fn a_folder_that_is_missing_at_the_start_is_an_error() {
             "{error}"
         );
     }
+}
+
+#[tokio::test]
+async fn nothing_wakes_while_nothing_changes() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), "a.yaml", &service("a", "10.0.0.1"));
+    let mut running = Running::start(dir.path());
+    running.first_list().await;
+    running.nothing().await;
+    let before = wakeups();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The test's own timer is one of them.
+    let woken = wakeups() - before;
+    assert!(woken <= 4, "{woken} wake-ups in two seconds");
+    running.nothing().await;
+}
+
+/// How often this thread has waited for something so far.
+fn wakeups() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let count = |line: &str| {
+        line.strip_prefix("voluntary_ctxt_switches:")?
+            .trim()
+            .parse()
+            .ok()
+    };
+    status.lines().find_map(count).unwrap()
 }
 
 #[tokio::test]

@@ -261,6 +261,12 @@ async fn a_list_is_streamed_over_http2_with_the_selectors_of_the_reference() {
         "{requests:#?}"
     );
     assert_eq!(requests.len(), 5);
+    assert!(
+        requests
+            .iter()
+            .all(|seen| !seen.query.contains_key("resourceVersion")),
+        "the newest, not whatever is cached"
+    );
     let asked = |plural: &str, parameter: &str| {
         let seen = requests
             .iter()
@@ -383,6 +389,17 @@ async fn a_server_that_streams_no_lists_is_read_in_pages() {
     assert_eq!(limits, ["500"; 5]);
     server.set(resource("Service"), service("a", "10.0.0.99"));
     following.until_ip("a", "10.0.0.99").await;
+}
+
+#[tokio::test]
+async fn a_server_too_old_to_know_streamed_lists_is_read_in_pages() {
+    let (server, kubeconfig) = with_services(&["a", "b"], Settings::default()).await;
+    server.ignore_watch_list(true);
+    let mut options = options(&kubeconfig, FirstList::Streamed);
+    options.timing.list_silence = Duration::from_millis(500);
+    let following = Following::synced(options).await;
+    assert_eq!(following.names(), ["a", "b"]);
+    assert!(server.requests().iter().any(|seen| !seen.is_watch()));
 }
 
 #[tokio::test]
@@ -949,6 +966,30 @@ async fn bad_access_is_an_error_at_once_that_says_what_is_wrong() {
         assert!(error.contains(said), "{said}: {error}");
     }
     assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
+async fn nothing_wakes_while_nothing_changes() {
+    let (_server, kubeconfig) = with_services(&["a"], Settings::default()).await;
+    let mut following = Following::synced(options(&kubeconfig, FirstList::Streamed)).await;
+    following.settle(Duration::from_millis(500)).await;
+    let before = wakeups();
+    following.settle(Duration::from_secs(2)).await;
+    // The test's own timer is one of them; server and source share its thread.
+    let woken = wakeups() - before;
+    assert!(woken <= 4, "{woken} wake-ups in two seconds");
+}
+
+/// How often this thread has waited for something so far.
+fn wakeups() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let count = |line: &str| {
+        line.strip_prefix("voluntary_ctxt_switches:")?
+            .trim()
+            .parse()
+            .ok()
+    };
+    status.lines().find_map(count).unwrap()
 }
 
 #[tokio::test]

@@ -247,7 +247,8 @@ fn watch(shared: &Arc<Shared>, target: &Target, seen: &Seen) -> Result<Response<
             .get(name)
             .is_some_and(|on| on == "1" || on == "true")
     };
-    let initial = on("sendInitialEvents");
+    let ignored = lock(&shared.mood).ignores_watch_list;
+    let initial = on("sendInitialEvents") && !ignored;
     if initial && lock(&shared.mood).no_watch_list {
         let message = "sendInitialEvents is forbidden: the WatchList feature is off";
         return Err(Refusal::new(422, "Invalid", message));

@@ -35,9 +35,10 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, tls: Optio
         let connection = converse(Arc::clone(&shared), silenced, tls.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = connection => {}
-                // Also when the server is gone.
+                // First, so that nothing is sent after a cut. Also when the server is gone.
+                biased;
                 _ = cuts.changed() => {}
+                () = connection => {}
             }
         });
     }

@@ -126,6 +126,8 @@ struct Mood {
     refused: BTreeMap<String, u16>,
     /// `sendInitialEvents` is refused, as by a server whose WatchList feature is off.
     no_watch_list: bool,
+    /// `sendInitialEvents` means nothing, as to a server from before it.
+    ignores_watch_list: bool,
     /// Watches end right after their headers.
     watches_end_at_once: bool,
     /// All history is forgotten once the next page of a list with more to come is out.
@@ -273,6 +275,11 @@ impl StandIn {
     /// Refuses streamed lists, or takes them.
     pub fn refuse_watch_list(&self, refuse: bool) {
         lock(&self.shared.mood).no_watch_list = refuse;
+    }
+
+    /// Overlooks that a list should be streamed, or does it.
+    pub fn ignore_watch_list(&self, ignore: bool) {
+        lock(&self.shared.mood).ignores_watch_list = ignore;
     }
 
     /// Ends every watch right after its headers, or lets them run.

@@ -129,7 +129,9 @@ impl Follower<'_> {
                     self.complaints.list_done();
                     self.say(Update::ListDone(W::KIND)).await?;
                 }
-                Some(Ok(Event::InitApply(seen) | Event::Apply(seen))) => self.seen(seen).await?,
+                Some(Ok(Event::InitApply(seen) | Event::Apply(seen))) => {
+                    self.seen(seen, listing).await?;
+                }
                 Some(Ok(Event::Delete(seen))) => self.gone(seen).await?,
                 Some(Err(error)) => match self.failed(&error).await? {
                     Next::Resume => {}
@@ -155,7 +157,7 @@ impl Follower<'_> {
         }
     }
 
-    async fn seen<W: Watched>(&mut self, seen: Seen<W>) -> Result<(), SourceError> {
+    async fn seen<W: Watched>(&mut self, seen: Seen<W>, listing: bool) -> Result<(), SourceError> {
         let news = match seen.body {
             Ok(Decoded {
                 object, oddities, ..
@@ -172,7 +174,7 @@ impl Follower<'_> {
                 let news = self
                     .complaints
                     .news(W::KIND, &name, vec![problem.clone()], false);
-                if news.is_empty() {
+                if news.is_empty() && listing {
                     // Said before; but a list must still name it, or it would be removed.
                     vec![Update::Unreadable(W::KIND, name, problem)]
                 } else {

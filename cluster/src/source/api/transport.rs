@@ -109,9 +109,9 @@ impl Transport {
         turn
     }
 
-    async fn carry(self, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
-        let query = request.uri().query().unwrap_or_default();
-        if query.split('&').any(|pair| pair == "watch=true") {
+    async fn carry(self, mut request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
+        ask_for_the_newest(&mut request)?;
+        if asks(&request, "watch=true") {
             // The watcher begins a watch again at once when the server ends it: a server
             // that ends every watch at once must not be asked in a tight loop.
             sleep_until(self.turn()).await;
@@ -135,6 +135,24 @@ impl Transport {
         }
         answer
     }
+}
+
+/// The watcher lets a streamed list begin with whatever the server has in its cache. After
+/// a watch that was too old this can be older than what we know already, where several
+/// servers share the work; without a version, the server waits until its cache is new
+/// enough, as the reference asks it to.
+fn ask_for_the_newest(request: &mut Request<Body>) -> Result<(), BoxError> {
+    const ANY: &str = "&resourceVersion=0";
+    let uri = request.uri().to_string();
+    if asks(request, "sendInitialEvents=true") && uri.ends_with(ANY) {
+        *request.uri_mut() = uri.trim_end_matches(ANY).parse()?;
+    }
+    Ok(())
+}
+
+fn asks(request: &Request<Body>, parameter: &str) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    query.split('&').any(|pair| pair == parameter)
 }
 
 impl Service<Request<Body>> for Transport {

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::document::Format;
+use super::writing::Writing;
 
 /// More manifest files than this in one folder are refused, so that a wrong folder can't
 /// tie up the process.
@@ -58,10 +59,12 @@ impl Folder {
     }
 
     /// Compares the folder with how it was at the last look, in the order of file names.
+    /// Files that are being written count as what they were.
     ///
     /// # Errors
     /// If the folder itself can't be read: then nothing counts as changed.
-    pub(super) fn look(&mut self) -> io::Result<Vec<Changed>> {
+    pub(super) fn look(&mut self, writing: &Writing) -> io::Result<Vec<Changed>> {
+        writing.lose_patience();
         let mut now = BTreeMap::new();
         let mut changes = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -77,10 +80,15 @@ impl Folder {
                 let message = format!("more than {MAX_FILES} manifest files");
                 return Err(io::Error::other(message));
             }
-            if self.stamps.get(name) != Some(&stamp) {
+            let old = self.stamps.get(name).copied();
+            if old == Some(stamp) {
+                now.insert(name.to_owned(), stamp);
+            } else if writing.is_written(&entry.path()) {
+                now.extend(old.map(|old| (name.to_owned(), old)));
+            } else {
                 changes.push(Changed::Written(name.to_owned(), format));
+                now.insert(name.to_owned(), stamp);
             }
-            now.insert(name.to_owned(), stamp);
         }
         let gone = self.stamps.keys().filter(|name| !now.contains_key(*name));
         changes.extend(gone.cloned().map(Changed::Gone));

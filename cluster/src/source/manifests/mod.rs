@@ -3,13 +3,15 @@
 //! Every `*.yaml`, `*.yml` and `*.json` in the folder counts, symlinked files included (as
 //! a mounted ConfigMap has them), folders below it and names with a leading dot do not.
 //! A file may hold any number of documents and lists. Changes are followed through
-//! inotify; only files that changed are read again, and only differences are sent. A file
-//! that can't be read or is no YAML or JSON keeps its last good content.
+//! inotify; only files that changed are read again, once whoever writes them has closed
+//! them, and only differences are sent. A file that can't be read or is no YAML or JSON
+//! keeps its last good content.
 
 mod catalog;
 mod document;
 mod folder;
 mod watch;
+mod writing;
 
 use std::convert::Infallible;
 use std::fs;
@@ -21,6 +23,7 @@ use self::catalog::Catalog;
 use self::document::{Format, Item};
 use self::folder::{Changed, Folder};
 use self::watch::Watch;
+use self::writing::Writing;
 use super::SourceError;
 use crate::interner::Interner;
 use crate::object::Kind;
@@ -84,7 +87,7 @@ pub async fn run(options: Options, sender: Sender<Update>) -> Result<Infallible,
     for kind in &source.kinds {
         source.say(Update::ListStarted(*kind)).await?;
     }
-    source.read_changes().await?;
+    source.read_changes(watch.writing()).await?;
     for kind in &source.kinds {
         source.say(Update::ListDone(*kind)).await?;
     }
@@ -94,7 +97,7 @@ pub async fn run(options: Options, sender: Sender<Update>) -> Result<Infallible,
         if !added && !watch.changed().await {
             return Err(failed("the watch for changes has ended".to_owned()));
         }
-        source.read_changes().await?;
+        source.read_changes(watch.writing()).await?;
     }
 }
 
@@ -110,8 +113,8 @@ struct Source {
 
 impl Source {
     /// Reads every file that changed and sends what is different.
-    async fn read_changes(&mut self) -> Result<(), SourceError> {
-        let changes = match self.folder.look() {
+    async fn read_changes(&mut self, writing: &Writing) -> Result<(), SourceError> {
+        let changes = match self.folder.look(writing) {
             Ok(changes) => changes,
             Err(error) => return self.say_gone(error.to_string()).await,
         };

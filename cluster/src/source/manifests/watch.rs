@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::folder::{Identity, identity};
+use super::writing::Writing;
 
 /// After the last sign of a change nothing more must come for this long: programs write a
 /// file in several steps.
@@ -30,6 +31,7 @@ pub(super) struct Watch {
     folder: PathBuf,
     parent: PathBuf,
     parent_has_files: Arc<AtomicBool>,
+    writing: Writing,
     signal: mpsc::Receiver<()>,
 }
 
@@ -44,7 +46,12 @@ impl Watch {
             parent: parent.clone(),
             parent_has_files: Arc::clone(&parent_has_files),
         };
+        let writing = Writing::default();
+        let noted = writing.clone();
         let watcher = notify::recommended_watcher(move |event| {
+            if let Ok(event) = &event {
+                noted.note(event);
+            }
             if filter.matters(&event) {
                 // A full channel holds a signal that nobody has taken yet: as good as two.
                 let _ = notice.try_send(());
@@ -56,6 +63,7 @@ impl Watch {
             folder: folder.to_owned(),
             parent,
             parent_has_files,
+            writing,
             signal,
         };
         watch.follow(&BTreeSet::new())?;
@@ -98,10 +106,22 @@ impl Watch {
         Ok(added)
     }
 
+    /// Which files are being written right now.
+    pub(super) const fn writing(&self) -> &Writing {
+        &self.writing
+    }
+
     /// Waits until something happened and has come to rest. `false` once the watch is dead.
     pub(super) async fn changed(&mut self) -> bool {
-        if self.signal.recv().await.is_none() {
-            return false;
+        let signal = match self.writing.patience_ends() {
+            Some(end) => timeout_at(end, self.signal.recv()).await,
+            None => Ok(self.signal.recv().await),
+        };
+        match signal {
+            Ok(Some(())) => {}
+            Ok(None) => return false,
+            // A file that was never closed is due.
+            Err(_) => return true,
         }
         let end = Instant::now() + Duration::from_millis(LONGEST_WAIT_MS);
         loop {
