@@ -102,7 +102,7 @@ mod tests {
     fn our_own_process_can_be_read() {
         let own = Process(std::process::id());
         assert!(own.rss_kib().unwrap() > 100);
-        assert!(own.peak_rss_kib().unwrap() >= own.rss_kib().unwrap());
+        assert!(own.peak_rss_kib().unwrap() > 100);
         own.cpu().unwrap();
         own.wakeups().unwrap();
     }
