@@ -1,6 +1,8 @@
 //! What a Kubernetes cluster says about its Services.
 //!
 //! - [`object`]: the objects, cut down to the fields we use.
+//! - [`decode`]: from the API's JSON to those.
+//! - [`source`]: where they come from: the API server, or a directory of manifests.
 //! - [`update`]: what a source says, one step at a time.
 //! - [`store`]: the last known state, and which Services an update made dirty.
 //!
@@ -8,6 +10,9 @@
 //! order; the owner of a [`store::Store`] applies them and acts on the [`store::Change`]s,
 //! but only once [`store::Store::synced`] says that the first list of every kind is in.
 
+pub mod decode;
+pub mod interner;
 pub mod object;
+pub mod source;
 pub mod store;
 pub mod update;

@@ -84,7 +84,19 @@ impl Store {
                 }
                 self.waiting_for.retain(|waiting| *waiting != kind);
             }
-            Update::Odd(..) | Update::Trouble(..) => {}
+            Update::Odd(..) | Update::Malformed(_) | Update::Trouble(..) => {}
+        }
+    }
+
+    /// How many objects of a kind there are.
+    #[must_use]
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Service => self.services.entries.len(),
+            Kind::EndpointSlice => self.slices.entries.len(),
+            Kind::Endpoints => self.legacy.entries.len(),
+            Kind::Node => self.nodes.entries.len(),
+            Kind::ServiceCidr => self.service_cidrs.entries.len(),
         }
     }
 

@@ -16,6 +16,9 @@ pub enum Update {
     Unreadable(Kind, ObjectName, Problem),
     /// This object was read, with something in it left out or replaced.
     Odd(Kind, ObjectName, Problem),
+    /// Part of the source's input could not be read, and can't be tied to an object (a file
+    /// that is no YAML). Everything that was read from it before stays.
+    Malformed(Problem),
     /// This object is gone.
     Remove(Kind, ObjectName),
     /// The list that began last for this kind is complete.

@@ -1,1 +1,18 @@
-//! To be filled.
+//! The kernel's netlink families that a service proxy needs and no well-kept crate speaks.
+//!
+//! Sockets block; every wait is bounded. Message headers and attributes are read with the
+//! rust-netlink crates; the families themselves are written here because the published ones
+//! know neither ipset nor accounting, and copy every attribute of a conntrack entry to the
+//! heap, which a table of a million flows cannot afford.
+
+mod attribute;
+pub mod conntrack;
+mod error;
+mod family;
+pub mod ipset;
+mod nfnl;
+pub mod nft_generation;
+mod writer;
+
+pub use error::NetlinkError;
+pub use family::Family;

@@ -1,7 +1,11 @@
 //! The service proxy, as a library for its binary and its tests.
 
+pub mod addresses;
+pub mod backend;
 pub mod health;
 mod listen;
 pub mod metrics;
 pub mod plan;
 pub mod relay;
+pub mod settings;
+pub mod sysctl;

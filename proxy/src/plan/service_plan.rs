@@ -40,11 +40,12 @@ pub struct PlannedService {
 }
 
 /// What a health-check node port reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HealthCheck {
     /// The port it is asked at.
     pub node_port: u16,
-    /// Distinct addresses of ready endpoints on this node, over all ports.
+    /// Distinct addresses of ready endpoints on this node, over all ports; of the IP family
+    /// that has more, since a dual-stack pod is one endpoint.
     pub local_endpoints: usize,
 }
 
@@ -68,6 +69,8 @@ pub struct ServicePlan {
     pub source_ranges: Option<Box<[IpNet]>>,
     /// One of the node's own addresses is within the source ranges.
     pub source_ranges_include_node: bool,
+    /// The port at which load balancers ask for this Service's health, where it has one.
+    pub health_check_node_port: Option<u16>,
     /// Endpoints anywhere, after conditions, topology and terminating fallback; sorted.
     /// Empty too when no frontend may use them.
     pub cluster: Box<[Target]>,

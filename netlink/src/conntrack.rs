@@ -1,0 +1,253 @@
+//! The connection tracking table, as far as a service proxy touches it: stream the UDP flows
+//! of a family, and delete chosen ones.
+//!
+//! Source: `linux/netfilter/nfnetlink_conntrack.h`. Needs `nf_conntrack_netlink` and
+//! CAP_NET_ADMIN. Deleting by id needs Linux 5.2 to be exact (before, ids could be reused
+//! within a moment). Filtering in the kernel (`CTA_FILTER`) is there since 5.8: older kernels
+//! overlook the wish and send flows of all protocols, which are then sorted out here.
+
+mod flow;
+
+use std::fmt;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use nix::libc::{EINVAL, ENOENT, EOPNOTSUPP};
+
+use crate::error::NetlinkError;
+use crate::family::Family;
+use crate::nfnl::{Answer, NfnlSocket};
+use crate::writer::{MessageHead, Writer};
+
+pub use flow::{Flow, Tuple, Zone, ZoneScope};
+
+const SUBSYSTEM_CTNETLINK: u8 = 1;
+const MSG_NEW: u8 = 0;
+const MSG_GET: u8 = 1;
+const MSG_DELETE: u8 = 2;
+
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_FILTER: u16 = 25;
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+/// "The protocol number of the original tuple must match." The flags of `CTA_FILTER` are
+/// bits in the order of the tuple's fields (source, destination, zone, protocol number, …);
+/// no header of the kernel exports them.
+const FILTER_PROTO_NUM: u32 = 1 << 3;
+
+/// Deletions sent at once. Each may be answered by an error of about 1 KiB of socket memory,
+/// and the default receive buffer takes 208 KiB.
+pub const DELETIONS_PER_SEND_MAX: usize = 100;
+
+/// Talks to the conntrack table of the network namespace it was opened in.
+#[derive(Debug)]
+pub struct Conntrack {
+    socket: NfnlSocket,
+    writer: Writer,
+    /// The kernel refused the filter once: do not ask again.
+    filter_refused: bool,
+}
+
+/// What a dump went through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DumpCounts {
+    /// Flows the kernel sent.
+    pub received: u64,
+    /// UDP flows among them, all handed to the callback.
+    pub udp: u64,
+}
+
+impl Conntrack {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`].
+    pub fn open() -> Result<Self, NetlinkError> {
+        Ok(Self {
+            socket: NfnlSocket::open(SUBSYSTEM_CTNETLINK, "conntrack")?,
+            writer: Writer::new(),
+            filter_refused: false,
+        })
+    }
+
+    /// Hands every UDP flow of a family to `on_flow`, as the kernel delivers them; the table
+    /// is never held in memory. A flow may come twice, and one that comes or goes meanwhile
+    /// may or may not be there. Deleting flows meanwhile, with another [`Conntrack`], is fine.
+    ///
+    /// # Errors
+    /// `Refused` with `EPERM` without CAP_NET_ADMIN, with `EINVAL` where
+    /// `nf_conntrack_netlink` is missing; `Overrun`, `Silent` and the like.
+    pub fn for_each_udp(
+        &mut self,
+        family: Family,
+        mut on_flow: impl FnMut(&Flow),
+    ) -> Result<DumpCounts, NetlinkError> {
+        if !self.filter_refused {
+            match self.dump_udp(family, true, &mut on_flow) {
+                Err(NetlinkError::Refused { code, .. }) if code == EINVAL || code == EOPNOTSUPP => {
+                    self.filter_refused = true;
+                }
+                other => return other,
+            }
+        }
+        self.dump_udp(family, false, &mut on_flow)
+    }
+
+    fn dump_udp(
+        &mut self,
+        family: Family,
+        filtered: bool,
+        on_flow: &mut dyn FnMut(&Flow),
+    ) -> Result<DumpCounts, NetlinkError> {
+        self.writer.clear();
+        let head = self
+            .socket
+            .head(MSG_GET, NLM_F_REQUEST | NLM_F_DUMP, family.number());
+        write_dump_request(&mut self.writer, &head, filtered);
+        let mut counts = DumpCounts::default();
+        let request = format_args!("list the {family} conntrack table");
+        self.socket.request(
+            &self.writer,
+            head.sequence,
+            &request,
+            |command, _, bytes| {
+                if command != MSG_NEW {
+                    return Ok(());
+                }
+                counts.received += 1;
+                if let Some(flow) = Flow::parse_udp(bytes)? {
+                    counts.udp += 1;
+                    on_flow(&flow);
+                }
+                Ok(())
+            },
+        )?;
+        Ok(counts)
+    }
+
+    /// Deletes exactly these flows: same original tuple, zone and id. One that is gone
+    /// already, or was replaced by a younger flow with the same tuple, is left alone.
+    /// Returns how many were deleted.
+    ///
+    /// # Errors
+    /// The first refusal, naming its flow; the rest of its batch of at most
+    /// [`DELETIONS_PER_SEND_MAX`] was still tried, later batches were not.
+    pub fn delete(&mut self, flows: &[Flow]) -> Result<usize, NetlinkError> {
+        let mut deleted = 0;
+        for batch in flows.chunks(DELETIONS_PER_SEND_MAX) {
+            deleted += self.delete_batch(batch)?;
+        }
+        Ok(deleted)
+    }
+
+    fn delete_batch(&mut self, flows: &[Flow]) -> Result<usize, NetlinkError> {
+        let Some((last_flow, others)) = flows.split_last() else {
+            return Ok(0);
+        };
+        self.writer.clear();
+        let mut heads = Vec::with_capacity(flows.len());
+        for flow in others {
+            // No acknowledgement asked for: only refusals come back, and they come in order.
+            let head = self
+                .socket
+                .head(MSG_DELETE, NLM_F_REQUEST, flow.family().number());
+            write_delete(&mut self.writer, &head, flow);
+            heads.push(head.sequence);
+        }
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        let head = self
+            .socket
+            .head(MSG_DELETE, flags, last_flow.family().number());
+        write_delete(&mut self.writer, &head, last_flow);
+        heads.push(head.sequence);
+
+        let mut gone = 0;
+        let mut refused = None;
+        let request = format_args!("delete {} conntrack flows", flows.len());
+        self.socket
+            .exchange(&self.writer, head.sequence, &request, &mut |answer| {
+                match answer {
+                    Answer::Refused { code: ENOENT, .. } => gone += 1,
+                    Answer::Refused { sequence, code, .. } => {
+                        refused.get_or_insert((sequence, code));
+                    }
+                    Answer::Object { .. } => {}
+                }
+                Ok(())
+            })?;
+        let Some((sequence, code)) = refused else {
+            return Ok(flows.len() - gone);
+        };
+        let flow = heads
+            .iter()
+            .position(|head| *head == sequence)
+            .and_then(|at| flows.get(at));
+        Err(NetlinkError::Refused {
+            request: match flow {
+                Some(flow) => format!("delete the conntrack flow {flow}"),
+                None => request.to_string(),
+            },
+            code,
+        })
+    }
+}
+
+fn write_dump_request(writer: &mut Writer, head: &MessageHead, filtered: bool) {
+    writer.message(head, |writer| {
+        if filtered {
+            writer.nest(CTA_TUPLE_ORIG, flow::write_udp_only);
+            writer.nest(CTA_FILTER, |writer| {
+                writer.u32_native(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_NUM);
+            });
+        }
+    });
+}
+
+fn write_delete(writer: &mut Writer, head: &MessageHead, flow: &Flow) {
+    writer.message(head, |writer| flow.write_key(writer));
+}
+
+/// `a:1 -> b:2`.
+impl fmt::Display for Tuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.source, self.destination)
+    }
+}
+
+/// `udp a:1 -> b:2 (replies from c:3)`.
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "udp {} (replies from {})",
+            self.original, self.reply.source
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_filtered_dump_request_as_bytes() {
+        let mut writer = Writer::new();
+        let head = MessageHead {
+            subsystem: SUBSYSTEM_CTNETLINK,
+            command: MSG_GET,
+            flags: NLM_F_REQUEST | NLM_F_DUMP,
+            sequence: 7,
+            family: Family::V6.number(),
+        };
+        write_dump_request(&mut writer, &head, true);
+        let expected = [
+            48, 0, 0, 0, 1, 1, 1, 3, 7, 0, 0, 0, 0, 0, 0, 0, // nlmsghdr
+            10, 0, 0, 0, // nfgenmsg
+            16, 0, 1, 0x80, 12, 0, 2, 0x80, 5, 0, 1, 0, 17, 0, 0, 0, // CTA_TUPLE_ORIG
+            12, 0, 25, 0x80, 8, 0, 1, 0, 8, 0, 0, 0, // CTA_FILTER
+        ];
+        assert_eq!(writer.bytes(), Some(&expected[..]));
+        writer.clear();
+        write_dump_request(&mut writer, &head, false);
+        assert_eq!(writer.len(), 20);
+    }
+}

@@ -1,0 +1,14 @@
+//! What the kernel really does with our messages, looked at with the usual tools. Every test
+//! runs in a network namespace of its own; nothing is sent and the host's tables stay alone.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper of a test fails the test"
+)]
+
+mod conntrack;
+mod ipset;
+mod namespace;
+mod nft_generation;

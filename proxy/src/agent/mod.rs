@@ -1,0 +1,248 @@
+//! The agent: follows the cluster, plans, and has the backend write.
+//!
+//! One task owns all state and never blocks; the [`worker`] writes on a thread of its own.
+//! While it writes, changes gather in [`pending`] and go out together; when it is idle they
+//! go out at once.
+
+mod journal;
+mod node;
+mod observe;
+mod pending;
+mod start;
+mod sync;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use switchyard_cluster::object::{IpFamily, Kind, ObjectName};
+use switchyard_cluster::store::{Change, Store};
+use switchyard_cluster::update::Update;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinHandle;
+
+use crate::health::{Moment, ServiceChecks, SharedState};
+use crate::metrics::Metrics;
+use crate::plan::{NodeContext, PlanTable, PlannedService, plan_service};
+use crate::relay::Relay;
+use crate::settings::Settings;
+use pending::{Pending, Taken};
+use worker::{Outcome, Worker};
+
+pub use start::{StartError, cleanup, run};
+
+/// Updates taken in before anything else gets a turn.
+const UPDATES_PER_TURN: usize = 1024;
+/// The kernel is read and compared this often even if nothing hints at a difference.
+const AUDIT_PERIOD: Duration = Duration::from_secs(3600);
+/// Pause before a failed sync is tried again; doubles up to the sync period.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before refused Service ports are tried again; doubles up to the audit period.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// The longest rest after a sync when the operator names none.
+const REST_MAX: Duration = Duration::from_secs(1);
+
+/// Everything the agent knows and does.
+struct Agent {
+    settings: Settings,
+    families: Vec<IpFamily>,
+    store: Store,
+    node: NodeContext,
+    node_was_seen: bool,
+    local_addresses: Vec<IpAddr>,
+    table: PlanTable,
+    pending: Pending,
+    /// `None` while it works.
+    worker: Option<Worker>,
+    not_before: Instant,
+    failures: u32,
+    refused_failures: u32,
+    retry_refused_at: Option<Instant>,
+    last_audit: Instant,
+    /// Changes of endpoints before this do not count for the programming latency.
+    started_unix_ns: i64,
+    announced_sync: bool,
+    health: SharedState,
+    metrics: Arc<Metrics>,
+    checks: ServiceChecks,
+    relay: Option<Relay>,
+}
+
+/// A finished piece of work of the worker's.
+enum Done {
+    Synced { worker: Worker, outcomes: Vec<Outcome>, taken: Taken },
+    Checked { worker: Worker, disturbed: Vec<IpFamily> },
+}
+
+impl Agent {
+    /// Takes in updates until none is waiting (or it is somebody else's turn).
+    fn take_in(&mut self, first: Update, updates: &mut Receiver<Update>) {
+        self.update(first);
+        for _ in 1..UPDATES_PER_TURN {
+            let Ok(update) = updates.try_recv() else { break };
+            self.update(update);
+        }
+        if self.store.synced() && !self.announced_sync {
+            self.first_lists_are_in();
+        }
+    }
+
+    fn update(&mut self, update: Update) {
+        observe::report(&update, &self.metrics);
+        let mut changes = Vec::new();
+        self.store.apply(update, &mut |change| changes.push(change));
+        for change in changes {
+            self.changed(change);
+        }
+    }
+
+    fn changed(&mut self, change: Change) {
+        match change {
+            Change::Service(name) => {
+                self.metrics.service_changes.inc(());
+                self.pending.service_changes += 1;
+                self.mark_dirty(name);
+            }
+            Change::Endpoints { service, trigger_unix_ns } => {
+                self.metrics.endpoint_changes.inc(());
+                self.pending.endpoint_changes += 1;
+                let counted = trigger_unix_ns.filter(|trigger| *trigger >= self.started_unix_ns);
+                if let Some(trigger) = counted {
+                    self.pending.triggered(trigger);
+                }
+                self.mark_dirty(service);
+            }
+            Change::Node(name) if *name.name == *self.settings.node_name => self.node_changed(),
+            Change::Node(_) | Change::ServiceCidrs => {}
+        }
+    }
+
+    fn mark_dirty(&mut self, service: ObjectName) {
+        self.pending.dirty.insert(service);
+        self.queued();
+    }
+
+    /// Something waits to be written: health looks at how long.
+    fn queued(&self) {
+        let now = Moment::now();
+        let mut health = self.health.lock();
+        for family in &self.families {
+            health.queued(*family, now);
+            self.metrics.last_queued.set(*family, now.wall.into());
+        }
+        self.metrics.service_changes_pending.set((), self.pending.service_changes);
+        self.metrics.endpoint_changes_pending.set((), self.pending.endpoint_changes);
+    }
+
+    fn first_lists_are_in(&mut self) {
+        self.announced_sync = true;
+        tracing::info!(
+            services = self.store.count(Kind::Service),
+            endpoint_slices = self.store.count(Kind::EndpointSlice),
+            "the first lists of the cluster's objects are in"
+        );
+        let all = self.families.iter().copied();
+        self.pending.reconcile.extend(all);
+        self.node_changed();
+        self.queued();
+    }
+
+    /// The node's own object says something new: who is local, what is near, and whether
+    /// load balancers may send traffic here.
+    fn node_changed(&mut self) {
+        let object = self.store.node(&self.settings.node_name).cloned();
+        if object.is_none() && self.node_was_seen {
+            tracing::warn!(node = %self.settings.node_name, "the Node object is gone");
+        }
+        self.node_was_seen |= object.is_some();
+        let eligible = node::is_eligible(object.as_ref(), self.node_was_seen);
+        self.health.lock().set_node_eligible(eligible);
+        if object.is_none() && self.node_was_seen {
+            return; // what was last known of the node stays
+        }
+        let context = node::context(&self.settings, object.as_deref());
+        if context == self.node {
+            return;
+        }
+        if self.announced_sync {
+            tracing::info!(
+                zone = context.zone.as_deref().unwrap_or("none"), addresses = ?context.ips,
+                "the node changed: all Services are planned anew"
+            );
+        }
+        if context.detector != self.node.detector || context.ips != self.node.ips {
+            self.pending.reconcile.extend(self.families.iter().copied());
+        }
+        self.node = context;
+        let services: Vec<ObjectName> =
+            self.store.services().map(|service| service.name.clone()).collect();
+        self.pending.dirty.extend(services);
+        self.queued();
+    }
+
+    /// The addresses of the node's interfaces changed.
+    fn addresses_changed(&mut self, addresses: Vec<IpAddr>) {
+        let accepting = |addresses: &[IpAddr]| -> Vec<IpAddr> {
+            let accepts = |address: &&IpAddr| {
+                self.node.node_port_addresses.accepts(**address, &self.node.ips)
+            };
+            addresses.iter().filter(accepts).copied().collect()
+        };
+        let changed = accepting(&addresses) != accepting(&self.local_addresses);
+        self.local_addresses = addresses;
+        let restricted =
+            self.families.iter().any(|family| !self.node.node_port_addresses.is_all(*family));
+        if changed && restricted {
+            tracing::info!("the node's addresses changed: node ports follow");
+            self.pending.reconcile.extend(self.families.iter().copied());
+            self.queued();
+        }
+    }
+
+    /// Plans every dirty Service anew.
+    fn plan(&mut self) {
+        for name in std::mem::take(&mut self.pending.dirty) {
+            let (created, planned) = match self.store.service(&name) {
+                Some(service) => {
+                    let slices = self.store.slices(&name).map(Arc::as_ref);
+                    (service.created_unix_s, plan_service(service, slices, &self.node))
+                }
+                None => (0, PlannedService::default()),
+            };
+            for change in self.table.update(&name, created, planned) {
+                self.pending.add(change);
+            }
+            for conflict in self.table.conflicts(&name) {
+                tracing::warn!(
+                    service_port = %conflict.loser, frontend = ?conflict.frontend,
+                    owner = %conflict.owner,
+                    "does without an address that an older Service has"
+                );
+            }
+        }
+    }
+
+    /// Follows the plans where no backend does it: health checks and the localhost relay.
+    fn follow_up(&mut self) {
+        let checks: BTreeMap<_, _> =
+            self.table.health_checks().map(|(name, check)| (name.clone(), check)).collect();
+        self.checks.reconcile(&checks);
+        if let Some(relay) = &mut self.relay {
+            relay.reconcile(self.table.plans());
+        }
+    }
+}
+
+/// Work that is under way, if any.
+async fn finished(running: &mut Option<JoinHandle<Done>>) -> Result<Done, StartError> {
+    match running {
+        Some(handle) => {
+            let done = handle.await.map_err(|error| StartError::Worker(error.to_string()));
+            *running = None;
+            done
+        }
+        None => std::future::pending().await,
+    }
+}

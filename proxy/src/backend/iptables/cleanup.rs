@@ -1,0 +1,83 @@
+//! Removing everything of ours, and nothing else.
+
+use super::batch::Batch;
+use super::fixed::{self, Table};
+use super::read::TableState;
+use super::reconcile::is_per_service;
+use super::tool::{Tool, ToolError};
+use super::{Shared, cluster_ips, names};
+
+/// Removes our jumps and chains from every table of the tool's family.
+///
+/// KUBE-FIREWALL stays, with its jumps: kubelet writes the same chain and relies on it.
+///
+/// # Errors
+/// When a table can't be read or written; the others are tried all the same and the first
+/// error is returned.
+pub fn cleanup(tool: &Tool) -> Result<(), ToolError> {
+    let mut first_error = None;
+    for table in Table::ALL {
+        if let Err(error) = clean_table(tool, table) {
+            first_error.get_or_insert(error);
+        }
+    }
+    if let Err(error) = cluster_ips::destroy(tool.family) {
+        first_error.get_or_insert(error.into());
+    }
+    first_error.map_or(Ok(()), Err)
+}
+
+fn clean_table(tool: &Tool, table: Table) -> Result<(), ToolError> {
+    let state = tool.save(table)?;
+    let mut batch = Batch::default();
+    for jump in fixed::jumps().iter().filter(|jump| jump.table == table) {
+        if jump.rule.ends_with(names::FIREWALL) && !jump.rule.ends_with(names::PROXY_FIREWALL) {
+            continue;
+        }
+        if state.has_rule(jump.from, &jump.rule) {
+            batch.section(table);
+            batch.delete(jump.from, &jump.rule);
+        }
+    }
+    let chains = our_chains(table, &state);
+    // Emptied first, so that none jumps to another when they go.
+    for chain in &chains {
+        batch.section(table);
+        batch.chain(chain);
+    }
+    for chain in &chains {
+        batch.delete_chain(chain);
+    }
+    let script = batch.finish();
+    if script.is_empty() {
+        Ok(())
+    } else {
+        tool.restore(script.text())
+    }
+}
+
+fn our_chains(table: Table, state: &TableState) -> Vec<String> {
+    let created = fixed::CREATED_CHAINS.iter();
+    let mut known: Vec<&str> = created
+        .filter(|(of, name)| *of == table && *name != names::FIREWALL)
+        .map(|(_, name)| *name)
+        .collect();
+    known.extend(match table {
+        Table::Mangle => vec![],
+        Table::Filter => vec![names::FORWARD],
+        Table::Nat => vec![names::MARK_MASQ, names::POSTROUTING],
+    });
+    debug_assert!(
+        Shared::ALL
+            .iter()
+            .all(|s| s.table() != table || known.contains(&s.chain()))
+    );
+    state
+        .chains
+        .keys()
+        .filter(|name| {
+            known.contains(&name.as_str()) || (table == Table::Nat && is_per_service(name))
+        })
+        .cloned()
+        .collect()
+}

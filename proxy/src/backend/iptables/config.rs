@@ -1,0 +1,52 @@
+use std::net::IpAddr;
+
+use switchyard_cluster::object::IpFamily;
+
+use crate::plan::LocalDetector;
+
+/// What the rules of one family depend on besides the plans.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The IP family.
+    pub family: IpFamily,
+    /// The mark bit that stands for "masquerade this", as a mask.
+    pub masquerade_mark: u32,
+    /// Masquerade everything sent to a ClusterIP.
+    pub masquerade_all: bool,
+    /// How traffic of local pods is recognised.
+    pub detector: LocalDetector,
+    /// Node ports also answer at 127.0.0.0/8 (IPv4 only: no rule can do it for `::1`).
+    pub localhost_node_ports: bool,
+    /// The local addresses that accept node ports; `None` is all.
+    pub node_port_addresses: Option<Vec<IpAddr>>,
+    /// Drop forwarded packets that conntrack calls INVALID (not when
+    /// `nf_conntrack_tcp_be_liberal` is set).
+    pub drop_invalid: bool,
+    /// The accounting objects of [`super::nfacct_names`] exist and can be matched.
+    pub nfacct: bool,
+    /// The ipset that holds every ClusterIP, where the kernel has ipsets.
+    pub cluster_ip_set: Option<String>,
+}
+
+impl Config {
+    /// The mark as `-m mark` and `-j MARK` print it.
+    pub(super) fn mark(&self) -> String {
+        format!("{mark:#x}/{mark:#x}", mark = self.masquerade_mark)
+    }
+
+    /// An address as a rule prints it: with the length of its full prefix.
+    pub(super) fn host(&self, address: IpAddr) -> String {
+        match self.family {
+            IpFamily::V4 => format!("{address}/32"),
+            IpFamily::V6 => format!("{address}/128"),
+        }
+    }
+
+    /// How a packet is refused.
+    pub(super) const fn reject(&self) -> &'static str {
+        match self.family {
+            IpFamily::V4 => "REJECT --reject-with icmp-port-unreachable",
+            IpFamily::V6 => "REJECT --reject-with icmp6-port-unreachable",
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! Reading what is there, and writing the difference to what should be.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use switchyard_cluster::object::{ObjectName, Protocol};
+
+use super::apply::{Report, RuleCounts, Rules, rules_in};
+use super::batch::Batch;
+use super::compile::{Fragment, compile};
+use super::config::Config;
+use super::fixed::{self, Table};
+use super::read::{RuleHash, TableState};
+use super::tool::ToolError;
+use super::{Shared, names};
+use crate::plan::{PlanId, ServicePlan};
+
+/// How many plans may be taken out of the shared chains, one after the other, before a sync
+/// gives up and is tried again later.
+const SHARED_REFUSALS: usize = 32;
+
+/// The tables as they are read.
+struct Tables {
+    mangle: TableState,
+    filter: TableState,
+    nat: TableState,
+}
+
+impl Tables {
+    const fn table(&self, table: Table) -> &TableState {
+        match table {
+            Table::Mangle => &self.mangle,
+            Table::Filter => &self.filter,
+            Table::Nat => &self.nat,
+        }
+    }
+}
+
+impl Rules {
+    /// Reads all tables, compares them with `plans` and writes the difference: at start this
+    /// adopts what an earlier run or the reference left, later it repairs.
+    ///
+    /// Nothing that serves is taken away before what replaces it is there, so a restart over
+    /// running rules moves no packet.
+    ///
+    /// # Errors
+    /// When the tables can't be read or written. What was written until then stays; the next
+    /// try goes on from there.
+    pub fn reconcile(
+        &mut self,
+        config: Config,
+        plans: &[Arc<ServicePlan>],
+    ) -> Result<Report, ToolError> {
+        let nfacct = config.nfacct && self.config.nfacct;
+        self.config = Config { nfacct, ..config };
+        self.complete_config();
+        let tables = Tables {
+            mangle: self.tool.save(Table::Mangle)?,
+            filter: self.tool.save(Table::Filter)?,
+            nat: self.tool.save(Table::Nat)?,
+        };
+        let family = self.config.family;
+        let mut plans: Vec<&Arc<ServicePlan>> = plans
+            .iter()
+            .filter(|plan| plan.id.family == family)
+            .collect();
+        // The API server's own Service first: other agents of the node wait for it.
+        plans.sort_unstable_by_key(|plan| (!is_api_server(&plan.id), plan.id.clone()));
+        self.programmed.clear();
+        self.refused.clear();
+        self.counts = RuleCounts::default();
+        self.needs_reconcile = true;
+        let mut report = Report::default();
+        let mut survey = Survey::of(&plans, &self.config, &tables);
+        self.write_blaming(&mut survey, &mut report, |rules, survey, report| {
+            rules.preparation(&tables, survey, report)
+        })?;
+        let dirty = survey.dirty.clone();
+        report.chains_repaired += survey.dirty_chains;
+        self.write_chains(dirty, &survey, &mut report)?;
+        for id in self.refused.keys() {
+            survey.leave_out(id, &tables);
+        }
+        self.write_blaming(&mut survey, &mut report, |rules, survey, report| {
+            rules.completion(&tables, survey, report)
+        })?;
+        self.delete_stale(&tables, &survey);
+        if let Some(set) = &mut self.cluster_ips {
+            report.chains_repaired += set.reconcile(plans.iter().map(|plan| &***plan))?;
+        }
+        for plan in plans
+            .iter()
+            .filter(|plan| !self.refused.contains_key(&plan.id))
+        {
+            let (nat, filter) = compile(plan, &self.config).rule_counts();
+            self.counts.nat += nat;
+            self.counts.filter += filter;
+            self.programmed.insert(plan.id.clone(), Arc::clone(plan));
+        }
+        self.needs_reconcile = false;
+        self.settle();
+        Ok(report)
+    }
+
+    /// Writes a batch; where a line of it is refused that belongs to one plan, writes it
+    /// again without that plan's rules in shared chains.
+    fn write_blaming(
+        &mut self,
+        survey: &mut Survey<'_>,
+        report: &mut Report,
+        render: impl Fn(&Self, &Survey<'_>, &mut Report) -> Batch,
+    ) -> Result<(), ToolError> {
+        for _ in 0..SHARED_REFUSALS {
+            let mut attempt = report.clone();
+            let script = render(self, survey, &mut attempt).finish();
+            match self.run(&script) {
+                Ok(()) => {
+                    *report = attempt;
+                    report.rules_written += script.rules();
+                    return Ok(());
+                }
+                Err(failed) => {
+                    let Some(id) = &failed.culprit else {
+                        return Err(failed.error);
+                    };
+                    survey.drop_shared(id);
+                    self.refused.insert(id.clone(), failed.refusal());
+                }
+            }
+        }
+        Err(ToolError::Failed {
+            program: "iptables-restore".to_owned(),
+            message: format!("more than {SHARED_REFUSALS} Service ports were refused in one sync"),
+            line: None,
+        })
+    }
+
+    /// Fixed chains, jumps, and refusals that are missing: nothing here lets a packet through
+    /// that was not let through before.
+    fn preparation(&self, tables: &Tables, survey: &Survey<'_>, report: &mut Report) -> Batch {
+        let mut batch = Batch::default();
+        self.fixed_chains(&mut batch, tables, report);
+        for shared in Shared::ALL
+            .iter()
+            .filter(|shared| shared.table() == Table::Filter)
+        {
+            let there: HashSet<RuleHash> = tables
+                .filter
+                .rules(shared.chain())
+                .iter()
+                .copied()
+                .collect();
+            for (id, rule) in survey.shared(*shared) {
+                if !there.contains(&RuleHash::of(rule)) {
+                    batch.section(Table::Filter);
+                    batch.owner(Some(id));
+                    batch.insert(shared.chain(), rule);
+                }
+            }
+        }
+        batch.owner(None);
+        for jump in fixed::jumps().iter().rev() {
+            if !tables.table(jump.table).has_rule(jump.from, &jump.rule) {
+                batch.section(jump.table);
+                batch.insert(jump.from, &jump.rule);
+                report.chains_repaired += 1;
+            }
+        }
+        batch
+    }
+
+    fn fixed_chains(&self, batch: &mut Batch, tables: &Tables, report: &mut Report) {
+        for (table, chain) in fixed::CREATED_CHAINS {
+            if !tables.table(table).has_chain(chain) {
+                batch.section(table);
+                batch.chain(chain);
+                report.chains_repaired += 1;
+            }
+        }
+        for chain in fixed::chains(&self.config) {
+            let there = tables.table(chain.table);
+            if !there.has_chain(chain.name)
+                || there.rules(chain.name) != RuleHash::all(&chain.rules)
+            {
+                batch.section(chain.table);
+                batch.chain(chain.name);
+                for rule in &chain.rules {
+                    batch.append(chain.name, rule);
+                }
+                report.chains_repaired += 1;
+            }
+        }
+        for rule in fixed::firewall_rules(&self.config) {
+            if !tables.filter.has_rule(names::FIREWALL, &rule) {
+                batch.section(Table::Filter);
+                batch.append(names::FIREWALL, &rule);
+                report.chains_repaired += 1;
+            }
+        }
+    }
+
+    /// The chains of single plans that differ; nothing jumps to new ones yet, except that
+    /// the API server's Service is reachable at once. Where the lot is refused, takes out
+    /// the plan that is to blame, or halves the lot until it is alone.
+    fn write_chains(
+        &mut self,
+        mut plans: Vec<&Arc<ServicePlan>>,
+        survey: &Survey<'_>,
+        report: &mut Report,
+    ) -> Result<(), ToolError> {
+        while !plans.is_empty() {
+            let script = self.render_chains(&plans, survey).finish();
+            let failed = match self.run(&script) {
+                Ok(()) => {
+                    report.rules_written += script.rules();
+                    return Ok(());
+                }
+                Err(failed) => failed,
+            };
+            if !matches!(failed.error, ToolError::Failed { .. }) {
+                return Err(failed.error);
+            }
+            let named = plans
+                .iter()
+                .position(|plan| Some(&plan.id) == failed.culprit.as_ref());
+            if let Some(guilty) = named.or((plans.len() == 1).then_some(0)) {
+                let plan = plans.remove(guilty);
+                self.refused.insert(plan.id.clone(), failed.refusal());
+            } else {
+                let second = plans.split_off(plans.len() / 2);
+                self.write_chains(plans, survey, report)?;
+                plans = second;
+            }
+        }
+        Ok(())
+    }
+
+    fn render_chains(&self, plans: &[&Arc<ServicePlan>], survey: &Survey<'_>) -> Batch {
+        let mut batch = Batch::default();
+        let mut chains = 0;
+        for plan in plans {
+            let fragment = compile(plan, &self.config);
+            batch.section(Table::Nat);
+            batch.owner(Some(&plan.id));
+            write_fragment(&mut batch, &fragment);
+            for (_, rule) in survey.early.iter().filter(|(id, _)| **id == plan.id) {
+                batch.insert(names::SERVICES, rule);
+            }
+            chains += fragment.chains.len();
+            if chains >= self.chains_per_commit() {
+                batch.commit();
+                chains = 0;
+            }
+        }
+        batch
+    }
+
+    /// The shared chains, exactly. Those of the nat table first.
+    fn completion(&self, tables: &Tables, survey: &Survey<'_>, report: &mut Report) -> Batch {
+        let mut batch = Batch::default();
+        for shared in Shared::ALL.iter().rev() {
+            if self.shared_differs(tables, survey, *shared) {
+                self.write_shared(&mut batch, survey, *shared);
+                report.chains_repaired += 1;
+            }
+        }
+        batch
+    }
+
+    fn shared_differs(&self, tables: &Tables, survey: &Survey<'_>, shared: Shared) -> bool {
+        let there = tables.table(shared.table()).rules(shared.chain());
+        let tail = RuleHash::all(&fixed::tail(shared, &self.config));
+        let Some(body) = there.strip_suffix(tail.as_slice()) else {
+            return true;
+        };
+        let mut body = body.to_vec();
+        let mut wanted: Vec<RuleHash> = survey
+            .shared(shared)
+            .map(|(_, rule)| RuleHash::of(rule))
+            .collect();
+        body.sort_unstable();
+        wanted.sort_unstable();
+        body != wanted
+    }
+
+    fn write_shared(&self, batch: &mut Batch, survey: &Survey<'_>, shared: Shared) {
+        batch.section(shared.table());
+        batch.chain(shared.chain());
+        for (id, rule) in survey.shared(shared) {
+            batch.owner(Some(id));
+            batch.append(shared.chain(), rule);
+        }
+        batch.owner(None);
+        for rule in fixed::tail(shared, &self.config) {
+            batch.append(shared.chain(), &rule);
+        }
+    }
+
+    /// Chains of Services that are no more. Somebody else's rule may still jump to one: then
+    /// it stays, empty, and is tried again at the next reconciliation.
+    fn delete_stale(&self, tables: &Tables, survey: &Survey<'_>) {
+        let stale: Vec<&String> = tables
+            .nat
+            .chains
+            .keys()
+            .filter(|name| is_per_service(name) && !survey.chains.contains(*name))
+            .collect();
+        if stale.is_empty() {
+            return;
+        }
+        let mut batch = Batch::default();
+        for name in &stale {
+            batch.section(Table::Nat);
+            batch.chain(name);
+        }
+        for name in &stale {
+            batch.delete_chain(name);
+        }
+        if let Err(failed) = self.run(&batch.finish()) {
+            tracing::warn!(
+                family = %self.config.family, chains = stale.len(), error = %failed.error,
+                "chains of removed Services could not be deleted; does a rule of somebody \
+                 else's jump to one?"
+            );
+        }
+    }
+}
+
+/// Whether a chain of this name belongs to a single Service port.
+pub(super) fn is_per_service(name: &str) -> bool {
+    names::PER_SERVICE_PREFIXES
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+fn write_fragment(batch: &mut Batch, fragment: &Fragment) {
+    for chain in &fragment.chains {
+        batch.chain(&chain.name);
+    }
+    for chain in &fragment.chains {
+        for rule in &chain.rules {
+            batch.append(&chain.name, rule);
+        }
+    }
+}
+
+fn is_api_server(id: &PlanId) -> bool {
+    id.service == ObjectName::new("default", "kubernetes") && id.protocol == Protocol::Tcp
+}
+
+/// What should be there, compared with what is.
+struct Survey<'a> {
+    /// Plans with a chain that differs.
+    dirty: Vec<&'a Arc<ServicePlan>>,
+    dirty_chains: usize,
+    /// Names of all chains of single plans that should be there.
+    chains: HashSet<String>,
+    /// Rules of shared chains, by the plan they belong to.
+    shared: BTreeMap<Shared, Vec<(&'a PlanId, String)>>,
+    /// Rules of KUBE-SERVICES that must not wait until the end.
+    early: Vec<(&'a PlanId, String)>,
+}
+
+impl<'a> Survey<'a> {
+    fn of(plans: &[&'a Arc<ServicePlan>], config: &Config, tables: &Tables) -> Self {
+        let mut survey = Self {
+            dirty: Vec::new(),
+            dirty_chains: 0,
+            chains: HashSet::new(),
+            shared: BTreeMap::new(),
+            early: Vec::new(),
+        };
+        for plan in plans {
+            let fragment = compile(plan, config);
+            let differs = |chain: &&super::compile::Chain| {
+                !tables.nat.has_chain(&chain.name)
+                    || tables.nat.rules(&chain.name) != RuleHash::all(&chain.rules)
+            };
+            let dirty_chains = fragment.chains.iter().filter(differs).count();
+            if dirty_chains > 0 {
+                survey.dirty.push(plan);
+                survey.dirty_chains += dirty_chains;
+                if is_api_server(&plan.id) {
+                    let rules = rules_in(&fragment, Shared::NatServices);
+                    let missing = rules
+                        .filter(|(_, rule)| !tables.nat.has_rule(names::SERVICES, rule))
+                        .map(|(_, rule)| (&plan.id, rule.clone()));
+                    survey.early.extend(missing);
+                }
+            }
+            survey
+                .chains
+                .extend(fragment.chains.into_iter().map(|chain| chain.name));
+            for (shared, rule) in fragment.shared {
+                survey
+                    .shared
+                    .entry(shared)
+                    .or_default()
+                    .push((&plan.id, rule));
+            }
+        }
+        survey
+    }
+
+    fn shared(&self, shared: Shared) -> impl Iterator<Item = &(&'a PlanId, String)> {
+        self.shared.get(&shared).into_iter().flatten()
+    }
+
+    /// A plan whose chains were refused: what is in the shared chains for it stays only if
+    /// the chains it jumps to are there from before.
+    fn leave_out(&mut self, id: &PlanId, tables: &Tables) {
+        for rules in self.shared.values_mut() {
+            rules.retain(|(owner, rule)| {
+                let target = rule.rsplit_once("-j ").map_or("", |(_, target)| target);
+                *owner != id || !is_per_service(target) || tables.nat.has_chain(target)
+            });
+        }
+    }
+
+    fn drop_shared(&mut self, id: &PlanId) {
+        for rules in self.shared.values_mut() {
+            rules.retain(|(owner, _)| *owner != id);
+        }
+    }
+}

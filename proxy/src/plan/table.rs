@@ -1,0 +1,229 @@
+//! The plans of all Services, and who owns an address that several claim.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use switchyard_cluster::object::{IpFamily, ObjectName, Protocol};
+
+use super::{Frontend, HealthCheck, PlanId, PlannedService, ServicePlan};
+
+/// The plans of all Services, ready for a backend.
+///
+/// When two Service ports claim the same address and port, the Service that was created
+/// first keeps it (by name where both are of one second) and the other's plan is published
+/// without it, until the first lets go.
+#[derive(Debug, Default)]
+pub struct PlanTable {
+    services: HashMap<ObjectName, PlannedService>,
+    claims: HashMap<ClaimKey, Vec<Claim>>,
+    published: HashMap<PlanId, Arc<ServicePlan>>,
+}
+
+/// One plan before and after an update; never the same on both sides.
+#[derive(Clone, Debug)]
+pub struct PlanChange {
+    /// Which plan.
+    pub id: PlanId,
+    /// As it was; `None` if it is new.
+    pub old: Option<Arc<ServicePlan>>,
+    /// As it is; `None` if it is gone.
+    pub new: Option<Arc<ServicePlan>>,
+}
+
+/// A Service port that does without an address because an older one holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The port that does without.
+    pub loser: PlanId,
+    /// What it does without.
+    pub frontend: Frontend,
+    /// Who has it.
+    pub owner: PlanId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct ClaimKey {
+    /// `None` is "the node's addresses".
+    address: Option<IpAddr>,
+    family: IpFamily,
+    protocol: Protocol,
+    port: u16,
+}
+
+#[derive(Clone, Debug)]
+struct Claim {
+    created_unix_s: i64,
+    plan: Arc<ServicePlan>,
+}
+
+impl PlanTable {
+    /// Replaces the plan of a Service (a default one removes it) and returns what changed,
+    /// including plans of other Services that gained or lost an address by it.
+    pub fn update(
+        &mut self,
+        name: &ObjectName,
+        created_unix_s: i64,
+        service: PlannedService,
+    ) -> Vec<PlanChange> {
+        let old = self.services.remove(name);
+        let mut touched: BTreeSet<PlanId> = BTreeSet::new();
+        for plan in old.iter().flat_map(|old| &old.ports) {
+            touched.insert(plan.id.clone());
+            for key in claim_keys(plan) {
+                self.withdraw(key, &plan.id, &mut touched);
+            }
+        }
+        for plan in &service.ports {
+            touched.insert(plan.id.clone());
+            for key in claim_keys(plan) {
+                self.claim(
+                    key,
+                    Claim {
+                        created_unix_s,
+                        plan: Arc::clone(plan),
+                    },
+                    &mut touched,
+                );
+            }
+        }
+        if !service.ports.is_empty() {
+            self.services.insert(name.clone(), service);
+        }
+        touched
+            .into_iter()
+            .filter_map(|id| self.publish(id))
+            .collect()
+    }
+
+    /// Every published plan, in no particular order.
+    pub fn plans(&self) -> impl Iterator<Item = &Arc<ServicePlan>> {
+        self.published.values()
+    }
+
+    /// One published plan.
+    #[must_use]
+    pub fn plan(&self, id: &PlanId) -> Option<&Arc<ServicePlan>> {
+        self.published.get(id)
+    }
+
+    /// The names of all Services that have a plan.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectName> {
+        self.services.keys()
+    }
+
+    /// The health checks that load balancers may ask for.
+    pub fn health_checks(&self) -> impl Iterator<Item = (&ObjectName, HealthCheck)> {
+        self.services
+            .iter()
+            .filter_map(|(name, planned)| Some((name, planned.health_check?)))
+    }
+
+    /// The addresses that ports of a Service do without, and who has them.
+    #[must_use]
+    pub fn conflicts(&self, service: &ObjectName) -> Vec<Conflict> {
+        let mut conflicts = Vec::new();
+        let Some(planned) = self.services.get(service) else {
+            return conflicts;
+        };
+        for plan in &planned.ports {
+            for frontend in &plan.frontends {
+                if let Some(owner) = self.owner(claim_key(plan, *frontend))
+                    && owner.id != plan.id
+                {
+                    conflicts.push(Conflict {
+                        loser: plan.id.clone(),
+                        frontend: *frontend,
+                        owner: owner.id.clone(),
+                    });
+                }
+            }
+        }
+        conflicts
+    }
+
+    fn owner(&self, key: ClaimKey) -> Option<&Arc<ServicePlan>> {
+        Some(&self.claims.get(&key)?.first()?.plan)
+    }
+
+    fn withdraw(&mut self, key: ClaimKey, id: &PlanId, touched: &mut BTreeSet<PlanId>) {
+        let Some(claims) = self.claims.get_mut(&key) else {
+            return;
+        };
+        claims.retain(|claim| claim.plan.id != *id);
+        if let Some(heir) = claims.first() {
+            touched.insert(heir.plan.id.clone());
+        } else {
+            self.claims.remove(&key);
+        }
+    }
+
+    fn claim(&mut self, key: ClaimKey, new: Claim, touched: &mut BTreeSet<PlanId>) {
+        let claims = self
+            .claims
+            .entry(key)
+            .or_insert_with(|| Vec::with_capacity(1));
+        let rank = |claim: &Claim| (claim.created_unix_s, claim.plan.id.clone());
+        let at = claims.partition_point(|claim| rank(claim) < rank(&new));
+        if let Some(displaced) = claims.first().filter(|_| at == 0) {
+            touched.insert(displaced.plan.id.clone());
+        }
+        claims.insert(at, new);
+    }
+
+    /// Works out the published form of one plan anew.
+    fn publish(&mut self, id: PlanId) -> Option<PlanChange> {
+        let planned = self.services.get(&id.service);
+        let raw = planned.and_then(|planned| {
+            let ports = &planned.ports;
+            ports.iter().find(|plan| plan.id == id)
+        });
+        let new = raw.map(|raw| self.owned_part(raw));
+        let old = match &new {
+            Some(new) => self.published.insert(id.clone(), Arc::clone(new)),
+            None => self.published.remove(&id),
+        };
+        if old == new {
+            // Keep the one that others already share.
+            if let Some(old) = old {
+                self.published.insert(id, old);
+            }
+            return None;
+        }
+        Some(PlanChange { id, old, new })
+    }
+
+    fn owned_part(&self, raw: &Arc<ServicePlan>) -> Arc<ServicePlan> {
+        let owns = |frontend: &Frontend| {
+            self.owner(claim_key(raw, *frontend))
+                .is_none_or(|owner| owner.id == raw.id)
+        };
+        if raw.frontends.iter().all(owns) {
+            return Arc::clone(raw);
+        }
+        let mut part = ServicePlan::clone(raw);
+        part.frontends.retain(owns);
+        Arc::new(part)
+    }
+}
+
+fn claim_key(plan: &ServicePlan, frontend: Frontend) -> ClaimKey {
+    let (address, port) = match frontend {
+        Frontend::ClusterIp(address)
+        | Frontend::ExternalIp(address)
+        | Frontend::LoadBalancerIp(address) => (Some(address), plan.port),
+        Frontend::NodePort(port) => (None, port),
+    };
+    ClaimKey {
+        address,
+        family: plan.id.family,
+        protocol: plan.id.protocol,
+        port,
+    }
+}
+
+fn claim_keys(plan: &ServicePlan) -> impl Iterator<Item = ClaimKey> {
+    plan.frontends
+        .iter()
+        .map(|frontend| claim_key(plan, *frontend))
+}
