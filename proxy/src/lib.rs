@@ -1,6 +1,7 @@
 //! The service proxy, as a library for its binary and its tests.
 
 pub mod addresses;
+pub mod agent;
 pub mod backend;
 pub mod health;
 mod listen;

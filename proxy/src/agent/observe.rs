@@ -21,6 +21,9 @@ pub(super) fn report(update: &Update, metrics: &Metrics) {
                 "part of an object can't be used and is left out"
             );
         }
+        Update::Malformed(problem) => {
+            tracing::error!(%problem, "input can't be read; its last good content stays");
+        }
         Update::Trouble(kind, Some(reason)) => {
             metrics.source_trouble.set(*kind, 1);
             tracing::warn!(%kind, %reason, "can't follow these objects; what is known stays");

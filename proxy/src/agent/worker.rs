@@ -42,7 +42,20 @@ impl Worker {
 
     /// Does one job in each family.
     pub(super) fn work(&mut self, mut job: impl FnMut(IpFamily) -> Job) -> Vec<Outcome> {
-        self.families.iter_mut().map(|rules| run(rules, job(rules.config().family))).collect()
+        // Asked before anything is written: what tells of changes by others is the same for
+        // both families, and our own writes would hide them.
+        let disturbed = self.disturbed();
+        let outcomes: Vec<Outcome> =
+            self.families.iter_mut().map(|rules| run(rules, job(rules.config().family))).collect();
+        for (rules, outcome) in self.families.iter_mut().zip(&outcomes) {
+            let known = outcome.full || !disturbed.contains(&outcome.family);
+            if known && outcome.result.is_ok() {
+                rules.settle();
+            } else {
+                rules.unsettle();
+            }
+        }
+        outcomes
     }
 
     /// The families in which the kernel no longer has what was written there.

@@ -48,10 +48,17 @@ pub struct Refusal {
 /// What a sync did.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Rules written, in this sync.
-    pub rules_written: usize,
+    /// Rules written to the filter and to the nat table, in this sync.
+    pub rules_written: (usize, usize),
     /// Chains that were not as they should be (only found by reconciling).
     pub chains_repaired: usize,
+}
+
+impl Report {
+    pub(super) const fn wrote(&mut self, (filter, nat): (usize, usize)) {
+        self.rules_written.0 += filter;
+        self.rules_written.1 += nat;
+    }
 }
 
 /// How many rules stand in each table.
@@ -124,8 +131,15 @@ impl Rules {
         self.tampering.is_suspected()
     }
 
-    pub(super) fn settle(&mut self) {
+    /// What the kernel holds now is known to be ours: to be called once all families have
+    /// written.
+    pub fn settle(&mut self) {
         self.tampering.settle();
+    }
+
+    /// What the kernel holds now may not be ours.
+    pub fn unsettle(&mut self) {
+        self.tampering.unsettle();
     }
 
     /// What the rules depend on besides the plans.
@@ -187,6 +201,9 @@ impl Rules {
                 new: change.new.clone(),
             })
             .collect();
+        if steps.is_empty() {
+            return Ok(Report::default());
+        }
         let script = self.render(&steps);
         if let Err(failed) = self.run(&script) {
             self.needs_reconcile = true;
@@ -203,7 +220,6 @@ impl Rules {
         for step in &steps {
             self.note(step);
         }
-        self.settle();
         Ok(Report {
             rules_written: script.rules(),
             ..Report::default()

@@ -13,7 +13,8 @@ pub(super) struct Batch {
     open: Option<Table>,
     /// From which line on (counted from 1) lines belong to whom.
     owners: Vec<(usize, Option<PlanId>)>,
-    rules: usize,
+    /// Rules for the filter and for the nat table.
+    rules: (usize, usize),
 }
 
 impl Batch {
@@ -45,13 +46,13 @@ impl Batch {
 
     /// Adds a rule at the end of a chain.
     pub(super) fn append(&mut self, chain: &str, rule: &str) {
-        self.rules += 1;
+        self.count_rule();
         self.line(&format!("-A {chain} {rule}"));
     }
 
     /// Adds a rule at the head of a chain.
     pub(super) fn insert(&mut self, chain: &str, rule: &str) {
-        self.rules += 1;
+        self.count_rule();
         self.line(&format!("-I {chain} 1 {rule}"));
     }
 
@@ -75,6 +76,14 @@ impl Batch {
         }
     }
 
+    fn count_rule(&mut self) {
+        match self.open {
+            Some(Table::Filter) => self.rules.0 += 1,
+            Some(Table::Nat) => self.rules.1 += 1,
+            Some(Table::Mangle) | None => {}
+        }
+    }
+
     fn line(&mut self, line: &str) {
         // Writing to a String cannot fail.
         let _ = writeln!(self.text, "{line}");
@@ -87,7 +96,7 @@ impl Batch {
 pub(super) struct Script {
     text: String,
     owners: Vec<(usize, Option<PlanId>)>,
-    rules: usize,
+    rules: (usize, usize),
 }
 
 impl Script {
@@ -99,8 +108,8 @@ impl Script {
         self.text.is_empty()
     }
 
-    /// How many rules it adds.
-    pub(super) const fn rules(&self) -> usize {
+    /// How many rules it adds to the filter and to the nat table.
+    pub(super) const fn rules(&self) -> (usize, usize) {
         self.rules
     }
 
@@ -152,6 +161,6 @@ mod tests {
         assert_eq!(script.owner(6), Some(&id));
         assert_eq!(script.owner(7), None);
         assert_eq!(script.owner(8), None);
-        assert_eq!(script.rules(), 3);
+        assert_eq!(script.rules(), (1, 2));
     }
 }

@@ -98,7 +98,6 @@ impl Rules {
             self.programmed.insert(plan.id.clone(), Arc::clone(plan));
         }
         self.needs_reconcile = false;
-        self.settle();
         Ok(report)
     }
 
@@ -116,7 +115,7 @@ impl Rules {
             match self.run(&script) {
                 Ok(()) => {
                     *report = attempt;
-                    report.rules_written += script.rules();
+                    report.wrote(script.rules());
                     return Ok(());
                 }
                 Err(failed) => {
@@ -212,7 +211,7 @@ impl Rules {
             let script = self.render_chains(&plans, survey).finish();
             let failed = match self.run(&script) {
                 Ok(()) => {
-                    report.rules_written += script.rules();
+                    report.wrote(script.rules());
                     return Ok(());
                 }
                 Err(failed) => failed,

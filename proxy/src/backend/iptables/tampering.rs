@@ -26,6 +26,11 @@ impl Tampering {
         self.settled = self.read().ok().flatten();
     }
 
+    /// What is there now may be anybody's.
+    pub(super) const fn unsettle(&mut self) {
+        self.settled = None;
+    }
+
     /// Whether anything changed since. Where that can't be told, it may have.
     pub(super) fn is_suspected(&mut self) -> bool {
         match (self.read(), self.settled) {

@@ -22,7 +22,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(200);
 /// The oldest version whose `iptables-restore` waits for the lock and knows
 /// `--random-fully`.
 const OLDEST_VERSION: (u32, u32, u32) = (1, 6, 2);
-/// Exit status of all tools when the lock or another resource could not be had.
+/// Exit status of all tools when the lock or something of the kernel's could not be had.
 const STATUS_RESOURCE: i32 = 4;
 
 /// Which kernel interface a tool speaks.
@@ -163,7 +163,7 @@ impl Tool {
                 return Ok(());
             }
             let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            if output.status.code() != Some(STATUS_RESOURCE) {
+            if output.status.code() != Some(STATUS_RESOURCE) || !is_contention(&message) {
                 let line = failed_line(&message);
                 let message = if message.is_empty() {
                     output.status.to_string()
@@ -246,6 +246,12 @@ fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
     let mut parts = number.split('.').map(|part| part.parse().ok());
     let (major, minor) = (parts.next()??, parts.next()??);
     Some((major, minor, parts.next().flatten().unwrap_or(0)))
+}
+
+/// Status 4 also stands for refusals of the kernel's: only these words are about others who
+/// are at it too.
+fn is_contention(message: &str) -> bool {
+    ["xtables lock", "temporarily unavailable"].iter().any(|words| message.contains(words))
 }
 
 /// The number in `line 12 failed`, `Error occurred at line: 12` or `line 12: RULE_APPEND…`.

@@ -1,0 +1,370 @@
+//! Setting everything up, and the loop that drives the agent.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZero;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use switchyard_cluster::object::{IpFamily, Kind};
+use switchyard_cluster::source::{self, SourceError};
+use switchyard_cluster::store::Store;
+use switchyard_cluster::update::Update;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+
+use super::pending::Pending;
+use super::worker::Worker;
+use super::{Agent, Done, finished, node};
+use crate::addresses::AddressWatch;
+use crate::backend::iptables::{self, Config, Rules, Tool, ToolError};
+use crate::health::{ServiceChecks, SharedState, State, metrics_server, proxy_health};
+use crate::metrics::{Metrics, MetricsError};
+use crate::plan::{NodePortAddresses, PlanTable};
+use crate::relay::{Limits, Relay};
+use crate::settings::{Settings, Source};
+use crate::sysctl;
+
+/// How long a stop waits for a sync that is under way.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// When it is said what the start still waits for, and how often again.
+const WAITING_NOTICE: Duration = Duration::from_secs(10);
+/// The capability to change rules, as a bit of `CapEff` in `/proc/self/status`.
+const CAP_NET_ADMIN_BIT: u32 = 12;
+
+/// Why the agent could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Not root, or without the capability.
+    #[error("changing packet filter rules needs CAP_NET_ADMIN: run as root")]
+    NotPrivileged,
+    /// No tools for either family.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// The source of the cluster's objects can't be used.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A metric is registered twice: a mistake in the program.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The system refused something basic.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The thread that writes rules died.
+    #[error("the thread that writes rules ended: {0}")]
+    Worker(String),
+}
+
+/// Runs until a signal ends it. The rules stay.
+///
+/// # Errors
+/// When it can't start, or can't go on.
+pub async fn run(settings: Settings) -> Result<(), StartError> {
+    check_privileges()?;
+    let (updates_in, mut updates) = mpsc::channel(source::UPDATES_CAPACITY);
+    let tools = find_tools()?;
+    let mut source = start_source(&settings, updates_in).await?;
+    let mut addresses = AddressWatch::open()
+        .map_err(|error| system("listing the node's addresses", io::Error::other(error)))?;
+    let mut agent = Agent::new(settings, tools, &addresses)?;
+    let mut terminated = signals(SignalKind::terminate())?;
+    let mut interrupted = signals(SignalKind::interrupt())?;
+    let mut ticks = interval(agent.settings.sync_period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut running: Option<JoinHandle<Done>> = None;
+    let mut notice = Box::pin(sleep(WAITING_NOTICE));
+    loop {
+        let sync_at = agent.may_sync_at();
+        let due = sync_at.unwrap_or_else(Instant::now).into();
+        tokio::select! {
+            biased;
+            _ = terminated.recv() => break,
+            _ = interrupted.recv() => break,
+            done = finished(&mut running) => agent.done(done?),
+            () = sleep_until(due), if sync_at.is_some() => running = agent.start_sync(),
+            Some(update) = updates.recv() => agent.take_in(update, &mut updates),
+            ended = &mut source => return Err(ended_source(ended)),
+            changed = addresses.changed() => match changed {
+                Ok(now) => agent.addresses_changed(now.iter().map(|(address, _)| address).collect()),
+                Err(error) => tracing::warn!(%error, "the node's addresses can't be followed"),
+            },
+            _ = ticks.tick(), if running.is_none() => running = agent.tick(),
+            () = &mut notice, if !agent.announced_sync => {
+                agent.say_what_is_missing();
+                notice = Box::pin(sleep(WAITING_NOTICE));
+            }
+        }
+    }
+    tracing::info!("stopping; the rules stay in the kernel");
+    if running.is_some() {
+        // Ended in the middle, the tool might leave a lock or half of the sections.
+        let _ = tokio::time::timeout(STOP_PATIENCE, finished(&mut running)).await;
+    }
+    Ok(())
+}
+
+/// Removes everything of ours in both families.
+///
+/// # Errors
+/// The first one; what can be removed is, all the same.
+pub fn cleanup() -> Result<(), StartError> {
+    check_privileges()?;
+    let mut first_error = None;
+    let mut any = false;
+    for family in IpFamily::BOTH {
+        match Tool::find(family).and_then(|tool| iptables::cleanup(&tool)) {
+            Ok(()) => any = true,
+            Err(ToolError::Missing(program)) => tracing::debug!(%program, "not installed"),
+            Err(error) => {
+                any = true;
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    match first_error {
+        Some(error) => Err(error.into()),
+        None if !any => Err(ToolError::Missing("iptables".to_owned()).into()),
+        None => Ok(()),
+    }
+}
+
+/// What the rules of a family depend on, as things are now.
+pub(super) fn config(agent: &Agent, family: IpFamily) -> Config {
+    let node = &agent.node;
+    let addresses = (!node.node_port_addresses.is_all(family)).then(|| {
+        let mut accepting: Vec<IpAddr> = agent
+            .local_addresses
+            .iter()
+            .copied()
+            .filter(|address| IpFamily::of(*address) == family)
+            .filter(|address| node.node_port_addresses.accepts(*address, &node.ips))
+            .collect();
+        accepting.sort_unstable();
+        accepting.dedup();
+        accepting
+    });
+    Config {
+        family,
+        masquerade_mark: agent.settings.masquerade_mark,
+        masquerade_all: agent.settings.masquerade_all,
+        detector: node.detector.clone(),
+        localhost_node_ports: family == IpFamily::V4 && localhost_node_ports(&agent.settings),
+        node_port_addresses: addresses,
+        drop_invalid: sysctl::tcp_is_strict(Path::new(sysctl::PROC_SYS)),
+        nfacct: true,
+        cluster_ip_set: None,
+    }
+}
+
+/// Whether node ports are to answer at 127.0.0.1: not if the accepted addresses leave it out.
+fn localhost_node_ports(settings: &Settings) -> bool {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    settings.localhost_node_ports
+        && match &settings.node_port_addresses {
+            NodePortAddresses::Primary => false,
+            accepted => accepted.accepts(loopback, &[]),
+        }
+}
+
+impl Agent {
+    fn new(
+        settings: Settings,
+        tools: Vec<Tool>,
+        addresses: &AddressWatch,
+    ) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let families: Vec<IpFamily> = tools.iter().map(|tool| tool.family).collect();
+        let health = SharedState::new(State::new(settings.sync_period, &families));
+        health.lock().set_node_eligible(true);
+        serve(&settings, &health, &metrics);
+        set_up_kernel(&settings);
+        let runtime = Handle::current();
+        let listen_at: Vec<IpAddr> = families
+            .iter()
+            .map(|family| match family {
+                IpFamily::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpFamily::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            })
+            .collect();
+        let checks =
+            ServiceChecks::new(runtime.clone(), listen_at, health.clone(), Arc::clone(&metrics));
+        let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
+        let relayed = settings.localhost_node_ports
+            && families.contains(&IpFamily::V6)
+            && settings.node_port_addresses.accepts(loopback, &[]);
+        let relay = relayed
+            .then(|| Relay::new(runtime, loopback, Arc::clone(&metrics), Limits::default()));
+        let mut agent = Self {
+            node: node::context(&settings, None),
+            families,
+            store: Store::new(&Kind::ALL),
+            node_was_seen: false,
+            local_addresses: addresses.current().iter().map(|(address, _)| address).collect(),
+            table: PlanTable::default(),
+            pending: Pending::default(),
+            worker: None,
+            not_before: Instant::now(),
+            failures: 0,
+            refused_failures: 0,
+            retry_refused_at: None,
+            last_audit: Instant::now(),
+            started_unix_ns: unix_ns(),
+            announced_sync: false,
+            health,
+            metrics,
+            checks,
+            relay,
+            settings,
+        };
+        let rules = tools.into_iter().map(|tool| Rules::new(config(&agent, tool.family), tool));
+        agent.worker = Some(Worker::new(rules.collect()));
+        Ok(agent)
+    }
+
+    fn say_what_is_missing(&self) {
+        let kinds: Vec<&str> = self.store.waiting_for().iter().map(|kind| kind.as_str()).collect();
+        tracing::warn!(
+            waiting_for = kinds.join(", "),
+            "still without the first list of some kinds: nothing is programmed until then, \
+             and the rules that are there stay"
+        );
+    }
+}
+
+/// Serves what is asked for over HTTP.
+fn serve(settings: &Settings, health: &SharedState, metrics: &Arc<Metrics>) {
+    if let Some(address) = settings.healthz_address {
+        tokio::spawn(proxy_health::serve(address, health.clone(), Arc::clone(metrics)));
+    }
+    if let Some(address) = settings.metrics_address {
+        tokio::spawn(metrics_server::serve(address, "iptables", Arc::clone(metrics)));
+    }
+}
+
+fn set_up_kernel(settings: &Settings) {
+    let proc_sys = Path::new(sysctl::PROC_SYS);
+    let wanted = &settings.conntrack;
+    let conntrack = sysctl::ConntrackSettings {
+        max_per_core: wanted.max_per_core,
+        min: wanted.min,
+        tcp_established_timeout: wanted.tcp_established,
+        tcp_close_wait_timeout: wanted.tcp_close_wait,
+        tcp_be_liberal: wanted.tcp_be_liberal,
+        udp_timeout: wanted.udp,
+        udp_stream_timeout: wanted.udp_stream,
+    };
+    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+    // What could not be set is in the log, with what it means.
+    let _ = sysctl::apply_conntrack(proc_sys, &conntrack, cpus);
+    if localhost_node_ports(settings) {
+        let _ = sysctl::apply_route_localnet(proc_sys);
+    }
+}
+
+/// The tools of every family the node has. One family without is a warning.
+fn find_tools() -> Result<Vec<Tool>, StartError> {
+    let mut tools = Vec::new();
+    for family in IpFamily::BOTH {
+        if family == IpFamily::V6 && !has_ipv6() {
+            tracing::info!("this node has no IPv6: IPv4 only");
+            continue;
+        }
+        match Tool::find(family) {
+            Ok(tool) => {
+                tracing::info!(%family, version = %tool.version, "found iptables");
+                tools.push(tool);
+            }
+            Err(error) if family == IpFamily::V4 => return Err(error.into()),
+            Err(error) => tracing::warn!(%error, "IPv4 only"),
+        }
+    }
+    Ok(tools)
+}
+
+fn has_ipv6() -> bool {
+    let disabled = Path::new(sysctl::PROC_SYS).join("net/ipv6/conf/all/disable_ipv6");
+    Path::new("/proc/net/if_inet6").exists()
+        && std::fs::read_to_string(disabled).is_ok_and(|text| text.trim() != "1")
+}
+
+type SourceTask = JoinHandle<SourceError>;
+
+async fn start_source(
+    settings: &Settings,
+    sender: mpsc::Sender<Update>,
+) -> Result<SourceTask, StartError> {
+    match &settings.source {
+        Source::Manifests(folder) => {
+            let options = source::manifests::Options {
+                folder: folder.clone(),
+                kinds: Kind::ALL.to_vec(),
+            };
+            source::manifests::validate(&options)?;
+            Ok(tokio::spawn(async move {
+                let Err(error) = source::manifests::run(options, sender).await;
+                error
+            }))
+        }
+        Source::Api { kubeconfig, master } => {
+            let options = source::api::Options {
+                access: source::api::Access {
+                    kubeconfig: kubeconfig.clone(),
+                    master: master.clone(),
+                },
+                selections: source::api::Selection::for_proxy(&settings.node_name),
+                first_list: source::api::FirstList::default(),
+                timing: source::api::Timing::default(),
+            };
+            source::api::validate(&options).await?;
+            Ok(tokio::spawn(async move {
+                let Err(error) = source::api::run(options, sender).await;
+                error
+            }))
+        }
+    }
+}
+
+fn ended_source(ended: Result<SourceError, tokio::task::JoinError>) -> StartError {
+    match ended {
+        Ok(error) => error.into(),
+        Err(error) => StartError::Worker(error.to_string()),
+    }
+}
+
+fn signals(kind: SignalKind) -> Result<tokio::signal::unix::Signal, StartError> {
+    signal(kind).map_err(|source| system("listening for signals", source))
+}
+
+const fn system(what: &'static str, source: io::Error) -> StartError {
+    StartError::System { what, source }
+}
+
+/// Fails early and clearly rather than at the first rule.
+fn check_privileges() -> Result<(), StartError> {
+    let status = std::fs::read_to_string("/proc/self/status")
+        .map_err(|source| system("reading /proc/self/status", source))?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .unwrap_or(0);
+    if effective & (1 << CAP_NET_ADMIN_BIT) == 0 {
+        return Err(StartError::NotPrivileged);
+    }
+    Ok(())
+}
+
+fn unix_ns() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
