@@ -51,7 +51,10 @@ fn run(settings: Settings) -> Result<(), StartError> {
         .enable_all()
         .max_blocking_threads(4)
         .build()
-        .map_err(|source| StartError::System { what: "starting the runtime", source })?;
+        .map_err(|source| StartError::System {
+            what: "starting the runtime",
+            source,
+        })?;
     runtime.block_on(agent::run(settings))
 }
 
@@ -72,7 +75,9 @@ fn start_logging(flags: &Flags) {
     let filter = EnvFilter::builder().parse_lossy(format!("warn,switchyard={level}"));
     let filter = filter.add_directive(directive("switchyard_proxy", level));
     let filter = filter.add_directive(directive("switchyard_cluster", level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     if flags.logging_format == "json" {
         log.json().init();
     } else {

@@ -16,7 +16,11 @@ pub(super) fn announce(changes: &[PlanChange]) {
         let (id, family) = (&change.id, change.id.family);
         tracing::info!(service_port = %id, protocol = %id.protocol, %family, "{}", describe(change));
     }
-    if let Some(more) = changes.len().checked_sub(SPELLED_OUT).filter(|more| *more > 0) {
+    if let Some(more) = changes
+        .len()
+        .checked_sub(SPELLED_OUT)
+        .filter(|more| *more > 0)
+    {
         tracing::info!("and {more} more Service ports changed");
     }
 }
@@ -60,7 +64,10 @@ fn targets(plan: &ServicePlan) -> BTreeSet<Target> {
 fn difference(old: &ServicePlan, new: &ServicePlan) -> String {
     let mut parts = Vec::new();
     for (verb, from, to) in [("lost", old, new), ("gained", new, old)] {
-        let frontends = from.frontends.iter().filter(|place| !to.frontends.contains(place));
+        let frontends = from
+            .frontends
+            .iter()
+            .filter(|place| !to.frontends.contains(place));
         parts.extend(frontends.map(|frontend| format!("{verb} {}", place(*frontend, from.port))));
     }
     if old.port != new.port {
@@ -85,8 +92,16 @@ fn difference(old: &ServicePlan, new: &ServicePlan) -> String {
         parts.push("source ranges changed".to_owned());
     }
     for (name, before, after) in [
-        ("internalTrafficPolicy", old.internal_policy, new.internal_policy),
-        ("externalTrafficPolicy", old.external_policy, new.external_policy),
+        (
+            "internalTrafficPolicy",
+            old.internal_policy,
+            new.internal_policy,
+        ),
+        (
+            "externalTrafficPolicy",
+            old.external_policy,
+            new.external_policy,
+        ),
     ] {
         if before != after {
             parts.push(format!("{name} {after:?}"));
@@ -102,9 +117,16 @@ fn difference(old: &ServicePlan, new: &ServicePlan) -> String {
 }
 
 fn named(targets: &[&Target]) -> String {
-    let mut names: Vec<String> =
-        targets.iter().take(ENDPOINTS_NAMED).map(|target| target.socket().to_string()).collect();
-    if let Some(more) = targets.len().checked_sub(ENDPOINTS_NAMED).filter(|more| *more > 0) {
+    let mut names: Vec<String> = targets
+        .iter()
+        .take(ENDPOINTS_NAMED)
+        .map(|target| target.socket().to_string())
+        .collect();
+    if let Some(more) = targets
+        .len()
+        .checked_sub(ENDPOINTS_NAMED)
+        .filter(|more| *more > 0)
+    {
         names.push(format!("{more} more"));
     }
     names.join(", ")

@@ -72,8 +72,15 @@ struct Agent {
 
 /// A finished piece of work of the worker's.
 enum Done {
-    Synced { worker: Worker, outcomes: Vec<Outcome>, taken: Taken },
-    Checked { worker: Worker, disturbed: Vec<IpFamily> },
+    Synced {
+        worker: Worker,
+        outcomes: Vec<Outcome>,
+        taken: Taken,
+    },
+    Checked {
+        worker: Worker,
+        disturbed: Vec<IpFamily>,
+    },
 }
 
 impl Agent {
@@ -81,7 +88,9 @@ impl Agent {
     fn take_in(&mut self, first: Update, updates: &mut Receiver<Update>) {
         self.update(first);
         for _ in 1..UPDATES_PER_TURN {
-            let Ok(update) = updates.try_recv() else { break };
+            let Ok(update) = updates.try_recv() else {
+                break;
+            };
             self.update(update);
         }
         if self.store.synced() && !self.announced_sync {
@@ -105,7 +114,10 @@ impl Agent {
                 self.pending.service_changes += 1;
                 self.mark_dirty(name);
             }
-            Change::Endpoints { service, trigger_unix_ns } => {
+            Change::Endpoints {
+                service,
+                trigger_unix_ns,
+            } => {
                 self.metrics.endpoint_changes.inc(());
                 self.pending.endpoint_changes += 1;
                 let counted = trigger_unix_ns.filter(|trigger| *trigger >= self.started_unix_ns);
@@ -132,8 +144,12 @@ impl Agent {
             health.queued(*family, now);
             self.metrics.last_queued.set(*family, now.wall.into());
         }
-        self.metrics.service_changes_pending.set((), self.pending.service_changes);
-        self.metrics.endpoint_changes_pending.set((), self.pending.endpoint_changes);
+        self.metrics
+            .service_changes_pending
+            .set((), self.pending.service_changes);
+        self.metrics
+            .endpoint_changes_pending
+            .set((), self.pending.endpoint_changes);
     }
 
     fn first_lists_are_in(&mut self) {
@@ -176,8 +192,11 @@ impl Agent {
             self.pending.reconcile.extend(self.families.iter().copied());
         }
         self.node = context;
-        let services: Vec<ObjectName> =
-            self.store.services().map(|service| service.name.clone()).collect();
+        let services: Vec<ObjectName> = self
+            .store
+            .services()
+            .map(|service| service.name.clone())
+            .collect();
         self.pending.dirty.extend(services);
         self.queued();
     }
@@ -186,14 +205,18 @@ impl Agent {
     fn addresses_changed(&mut self, addresses: Vec<IpAddr>) {
         let accepting = |addresses: &[IpAddr]| -> Vec<IpAddr> {
             let accepts = |address: &&IpAddr| {
-                self.node.node_port_addresses.accepts(**address, &self.node.ips)
+                self.node
+                    .node_port_addresses
+                    .accepts(**address, &self.node.ips)
             };
             addresses.iter().filter(accepts).copied().collect()
         };
         let changed = accepting(&addresses) != accepting(&self.local_addresses);
         self.local_addresses = addresses;
-        let restricted =
-            self.families.iter().any(|family| !self.node.node_port_addresses.is_all(*family));
+        let restricted = self
+            .families
+            .iter()
+            .any(|family| !self.node.node_port_addresses.is_all(*family));
         if changed && restricted {
             tracing::info!("the node's addresses changed: node ports follow");
             self.pending.reconcile.extend(self.families.iter().copied());
@@ -207,7 +230,10 @@ impl Agent {
             let (created, planned) = match self.store.service(&name) {
                 Some(service) => {
                     let slices = self.store.slices(&name).map(Arc::as_ref);
-                    (service.created_unix_s, plan_service(service, slices, &self.node))
+                    (
+                        service.created_unix_s,
+                        plan_service(service, slices, &self.node),
+                    )
                 }
                 None => (0, PlannedService::default()),
             };
@@ -226,8 +252,11 @@ impl Agent {
 
     /// Follows the plans where no backend does it: health checks and the localhost relay.
     fn follow_up(&mut self) {
-        let checks: BTreeMap<_, _> =
-            self.table.health_checks().map(|(name, check)| (name.clone(), check)).collect();
+        let checks: BTreeMap<_, _> = self
+            .table
+            .health_checks()
+            .map(|(name, check)| (name.clone(), check))
+            .collect();
         self.checks.reconcile(&checks);
         if let Some(relay) = &mut self.relay {
             relay.reconcile(self.table.plans());
@@ -239,7 +268,9 @@ impl Agent {
 async fn finished(running: &mut Option<JoinHandle<Done>>) -> Result<Done, StartError> {
     match running {
         Some(handle) => {
-            let done = handle.await.map_err(|error| StartError::Worker(error.to_string()));
+            let done = handle
+                .await
+                .map_err(|error| StartError::Worker(error.to_string()));
             *running = None;
             done
         }

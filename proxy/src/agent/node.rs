@@ -25,7 +25,10 @@ pub(super) fn context(settings: &Settings, node: Option<&Node>) -> NodeContext {
 /// The address the operator names, then the Node object's of each family.
 fn addresses(settings: &Settings, node: Option<&Node>) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = settings.bind_address.into_iter().collect();
-    let known = node.iter().flat_map(|node| node.internal_ips.iter()).copied();
+    let known = node
+        .iter()
+        .flat_map(|node| node.internal_ips.iter())
+        .copied();
     for address in known {
         if !addresses.contains(&address) {
             addresses.push(address);
@@ -36,7 +39,10 @@ fn addresses(settings: &Settings, node: Option<&Node>) -> Vec<IpAddr> {
 
 fn detector(settings: &Settings, node: Option<&Node>) -> LocalDetector {
     let first = |networks: &[IpNet], family| {
-        networks.iter().copied().find(|network| IpFamily::of_net(*network) == family)
+        networks
+            .iter()
+            .copied()
+            .find(|network| IpFamily::of_net(*network) == family)
     };
     let cidrs = |networks: &[IpNet]| LocalDetector::Cidrs {
         v4: first(networks, IpFamily::V4),

@@ -46,8 +46,12 @@ impl Pending {
 
     /// Takes everything that can be handed to the backend, in the order of the plans' names.
     pub(super) fn take(&mut self) -> Taken {
-        let mut changes: Vec<PlanChange> =
-            self.changes.drain().map(|(_, change)| change).filter(|c| c.old != c.new).collect();
+        let mut changes: Vec<PlanChange> = self
+            .changes
+            .drain()
+            .map(|(_, change)| change)
+            .filter(|c| c.old != c.new)
+            .collect();
         changes.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         self.service_changes = 0;
         self.endpoint_changes = 0;

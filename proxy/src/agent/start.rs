@@ -196,20 +196,28 @@ impl Agent {
                 IpFamily::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             })
             .collect();
-        let checks =
-            ServiceChecks::new(runtime.clone(), listen_at, health.clone(), Arc::clone(&metrics));
+        let checks = ServiceChecks::new(
+            runtime.clone(),
+            listen_at,
+            health.clone(),
+            Arc::clone(&metrics),
+        );
         let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
         let relayed = settings.localhost_node_ports
             && families.contains(&IpFamily::V6)
             && settings.node_port_addresses.accepts(loopback, &[]);
-        let relay = relayed
-            .then(|| Relay::new(runtime, loopback, Arc::clone(&metrics), Limits::default()));
+        let relay =
+            relayed.then(|| Relay::new(runtime, loopback, Arc::clone(&metrics), Limits::default()));
         let mut agent = Self {
             node: node::context(&settings, None),
             families,
             store: Store::new(&Kind::ALL),
             node_was_seen: false,
-            local_addresses: addresses.current().iter().map(|(address, _)| address).collect(),
+            local_addresses: addresses
+                .current()
+                .iter()
+                .map(|(address, _)| address)
+                .collect(),
             table: PlanTable::default(),
             pending: Pending::default(),
             worker: None,
@@ -226,13 +234,20 @@ impl Agent {
             relay,
             settings,
         };
-        let rules = tools.into_iter().map(|tool| Rules::new(config(&agent, tool.family), tool));
+        let rules = tools
+            .into_iter()
+            .map(|tool| Rules::new(config(&agent, tool.family), tool));
         agent.worker = Some(Worker::new(rules.collect()));
         Ok(agent)
     }
 
     fn say_what_is_missing(&self) {
-        let kinds: Vec<&str> = self.store.waiting_for().iter().map(|kind| kind.as_str()).collect();
+        let kinds: Vec<&str> = self
+            .store
+            .waiting_for()
+            .iter()
+            .map(|kind| kind.as_str())
+            .collect();
         tracing::warn!(
             waiting_for = kinds.join(", "),
             "still without the first list of some kinds: nothing is programmed until then, \
@@ -244,10 +259,18 @@ impl Agent {
 /// Serves what is asked for over HTTP.
 fn serve(settings: &Settings, health: &SharedState, metrics: &Arc<Metrics>) {
     if let Some(address) = settings.healthz_address {
-        tokio::spawn(proxy_health::serve(address, health.clone(), Arc::clone(metrics)));
+        tokio::spawn(proxy_health::serve(
+            address,
+            health.clone(),
+            Arc::clone(metrics),
+        ));
     }
     if let Some(address) = settings.metrics_address {
-        tokio::spawn(metrics_server::serve(address, "iptables", Arc::clone(metrics)));
+        tokio::spawn(metrics_server::serve(
+            address,
+            "iptables",
+            Arc::clone(metrics),
+        ));
     }
 }
 
@@ -365,6 +388,8 @@ fn check_privileges() -> Result<(), StartError> {
 }
 
 fn unix_ns() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -9,9 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::pending::Taken;
 use super::worker::{Job, Outcome, Worker};
-use super::{
-    AUDIT_PERIOD, Agent, Done, REFUSED_PAUSE, REST_MAX, RETRY_PAUSE, journal, start,
-};
+use super::{AUDIT_PERIOD, Agent, Done, REFUSED_PAUSE, REST_MAX, RETRY_PAUSE, journal, start};
 use crate::backend::iptables::ToolError;
 use crate::health::Moment;
 use crate::metrics::{Direction, Table};
@@ -39,8 +37,11 @@ impl Agent {
         } else {
             self.table.plans().cloned().collect()
         };
-        let configs: Vec<_> =
-            self.families.iter().map(|family| start::config(self, *family)).collect();
+        let configs: Vec<_> = self
+            .families
+            .iter()
+            .map(|family| start::config(self, *family))
+            .collect();
         Some(spawn_blocking(move || {
             let mut configs = configs.into_iter();
             let outcomes = worker.work(|family| {
@@ -50,7 +51,11 @@ impl Agent {
                     None => Job::Apply(of_family(&taken.changes, family)),
                 }
             });
-            Done::Synced { worker, outcomes, taken }
+            Done::Synced {
+                worker,
+                outcomes,
+                taken,
+            }
         }))
     }
 
@@ -82,7 +87,11 @@ impl Agent {
                 self.worker = Some(worker);
                 self.pending.reconcile.extend(disturbed);
             }
-            Done::Synced { worker, outcomes, taken } => self.synced(worker, &outcomes, taken),
+            Done::Synced {
+                worker,
+                outcomes,
+                taken,
+            } => self.synced(worker, &outcomes, taken),
         }
     }
 
@@ -95,7 +104,10 @@ impl Agent {
             .map(|outcome| outcome.family)
             .collect();
         self.watch_refused(outcomes);
-        let rest = self.settings.min_sync_period.unwrap_or_else(|| took.min(REST_MAX));
+        let rest = self
+            .settings
+            .min_sync_period
+            .unwrap_or_else(|| took.min(REST_MAX));
         self.not_before = Instant::now() + rest;
         if failed.is_empty() {
             self.failures = 0;
@@ -104,8 +116,9 @@ impl Agent {
         }
         // A failed incremental sync is followed by a full one at once: that finds out which
         // Service is to blame. After a failed full one comes a pause.
-        let full_failed =
-            outcomes.iter().any(|outcome| outcome.full && failed.contains(&outcome.family));
+        let full_failed = outcomes
+            .iter()
+            .any(|outcome| outcome.full && failed.contains(&outcome.family));
         if full_failed {
             let pause = RETRY_PAUSE.saturating_mul(1 << self.failures.min(10));
             self.failures += 1;
@@ -131,15 +144,21 @@ impl Agent {
         match &outcome.result {
             Ok(report) => {
                 let (last_filter, last_nat) = report.rules_written;
-                metrics.iptables_rules_last.set((Table::Filter, family), last_filter);
-                metrics.iptables_rules_last.set((Table::Nat, family), last_nat);
+                metrics
+                    .iptables_rules_last
+                    .set((Table::Filter, family), last_filter);
+                metrics
+                    .iptables_rules_last
+                    .set((Table::Nat, family), last_nat);
                 let now = Moment::now();
                 self.health.lock().updated(family, now);
                 metrics.last_sync.set(family, now.wall.into());
                 let took_ms = outcome.took.as_millis();
                 let (rules, repaired) = (last_filter + last_nat, report.chains_repaired);
                 if outcome.full {
-                    metrics.reconcile_repairs.add(family, u64::try_from(repaired).unwrap_or(0));
+                    metrics
+                        .reconcile_repairs
+                        .add(family, u64::try_from(repaired).unwrap_or(0));
                     tracing::info!(
                         %family, took_ms, rules_written = rules, chains_that_differed = repaired,
                         "compared all rules with the kernel"
@@ -167,7 +186,9 @@ impl Agent {
         let mut any = false;
         for outcome in outcomes {
             let family = outcome.family;
-            self.metrics.services_not_programmed.set(family, outcome.refused.len());
+            self.metrics
+                .services_not_programmed
+                .set(family, outcome.refused.len());
             any |= !outcome.refused.is_empty();
             if outcome.full {
                 for (id, refusal) in &outcome.refused {
@@ -202,15 +223,23 @@ impl Agent {
         }
         let now = SystemTime::now();
         for trigger in &taken.triggers_unix_ns {
-            let Ok(nanoseconds) = u64::try_from(*trigger) else { continue };
+            let Ok(nanoseconds) = u64::try_from(*trigger) else {
+                continue;
+            };
             let happened = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds);
             let took = now.duration_since(happened).unwrap_or_default();
             for family in &self.families {
-                self.metrics.network_programming_duration.observe(*family, took);
+                self.metrics
+                    .network_programming_duration
+                    .observe(*family, took);
             }
         }
-        self.metrics.service_changes_pending.set((), self.pending.service_changes);
-        self.metrics.endpoint_changes_pending.set((), self.pending.endpoint_changes);
+        self.metrics
+            .service_changes_pending
+            .set((), self.pending.service_changes);
+        self.metrics
+            .endpoint_changes_pending
+            .set((), self.pending.endpoint_changes);
         for kind in Kind::ALL {
             self.metrics.objects.set(kind, self.store.count(kind));
         }
@@ -238,7 +267,11 @@ impl Agent {
 }
 
 fn of_family(changes: &[PlanChange], family: IpFamily) -> Vec<PlanChange> {
-    changes.iter().filter(|change| change.id.family == family).cloned().collect()
+    changes
+        .iter()
+        .filter(|change| change.id.family == family)
+        .cloned()
+        .collect()
 }
 
 fn concerns_local_policy(change: &PlanChange) -> bool {

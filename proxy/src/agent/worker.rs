@@ -45,8 +45,11 @@ impl Worker {
         // Asked before anything is written: what tells of changes by others is the same for
         // both families, and our own writes would hide them.
         let disturbed = self.disturbed();
-        let outcomes: Vec<Outcome> =
-            self.families.iter_mut().map(|rules| run(rules, job(rules.config().family))).collect();
+        let outcomes: Vec<Outcome> = self
+            .families
+            .iter_mut()
+            .map(|rules| run(rules, job(rules.config().family)))
+            .collect();
         for (rules, outcome) in self.families.iter_mut().zip(&outcomes) {
             let known = outcome.full || !disturbed.contains(&outcome.family);
             if known && outcome.result.is_ok() {
@@ -80,6 +83,10 @@ fn run(rules: &mut Rules, job: Job) -> Outcome {
         took: start.elapsed(),
         result,
         totals: rules.rule_totals(),
-        refused: rules.refused().iter().map(|(id, why)| (id.clone(), why.clone())).collect(),
+        refused: rules
+            .refused()
+            .iter()
+            .map(|(id, why)| (id.clone(), why.clone()))
+            .collect(),
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn start(proxy_mode: &str) -> Result<()> {
         .process_group(0)
         .spawn()?;
     let up = follow(&mut child, &files);
-    if up.is_err() {
+    if up.is_err() && running(&files).is_none() {
         // Ended already, or to be ended: SIGTERM lets it clean up.
         let _ = kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM);
         drop(child.wait());
@@ -84,12 +84,20 @@ fn follow(child: &mut Child, files: &Files) -> Result<()> {
             bail!("the demo ended with {status}");
         }
         if is_up {
-            return Ok(());
+            return verdict(files);
         }
         if Instant::now() > deadline {
             bail!("the cluster was not up after {START_LIMIT:?}");
         }
         std::thread::sleep(POLL_EVERY);
+    }
+}
+
+/// What the process that holds the cluster says of it.
+fn verdict(files: &Files) -> Result<()> {
+    match fs::read_to_string(&files.pid)?.lines().nth(1) {
+        None | Some("") => Ok(()),
+        Some(wrong) => bail!("{wrong}"),
     }
 }
 
@@ -103,12 +111,14 @@ pub(super) fn hold(proxy_mode: &str) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let cluster = Cluster::start(proxy_mode)?;
-        if let Err(error) = visit::run(&cluster.bed) {
-            cluster.print_logs();
-            return Err(error);
-        }
+        let shown = visit::run(&cluster.bed);
         println!("\n{}", how_to_enter(&cluster.bed));
-        fs::write(&files.pid, std::process::id().to_string())?;
+        // A cluster that does not work is what one wants to look at: it stays up too.
+        let verdict = shown.map_or_else(|error| format!("{error:#}"), |()| String::new());
+        // By rename, so that nobody reads half of it.
+        let fresh = files.pid.with_extension("new");
+        fs::write(&fresh, format!("{}\n{verdict}\n", std::process::id()))?;
+        fs::rename(&fresh, &files.pid)?;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -156,7 +166,8 @@ pub(super) fn end() -> Result<()> {
 
 /// The process that holds a kept cluster.
 fn running(files: &Files) -> Option<i32> {
-    let pid = fs::read_to_string(&files.pid).ok()?.trim().parse().ok()?;
+    let note = fs::read_to_string(&files.pid).ok()?;
+    let pid = note.lines().next()?.parse().ok()?;
     is_demo(pid).then_some(pid)
 }
 

@@ -71,6 +71,7 @@ impl Cluster {
         let manifests = manifests()?;
         println!("making two nodes, four pods and two clients outside, each a network namespace");
         let bed = Testbed::build()?;
+        answer_clients_directly(&bed)?;
         let endpoints = servers::start(&bed, &manifests)?;
         println!("{endpoints} endpoints answer; starting switchyard-proxy on both nodes");
         let mut cluster = Self {
@@ -99,6 +100,22 @@ impl Cluster {
             );
         }
     }
+}
+
+/// The testbed sends what node2 answers to clients through node1, for tests in which only
+/// node1 has a proxy. Here node2 has one too, and answers for itself.
+fn answer_clients_directly(bed: &Testbed) -> Result<()> {
+    for (family, net) in [
+        ("-4", "198.51.100.0/25"),
+        ("-4", "198.51.100.128/25"),
+        ("-6", "2001:db8:51::/121"),
+        ("-6", "2001:db8:51::100/120"),
+    ] {
+        let delete = ["ip", family, "route", "del", net];
+        bed.run(Place::Node2, &delete, "")?
+            .success(&delete.join(" "))?;
+    }
+    Ok(())
 }
 
 fn manifests() -> Result<PathBuf> {

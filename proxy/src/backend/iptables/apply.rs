@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Shared, nfacct_names};
 use super::batch::{Batch, Script};
 use super::cluster_ips::ClusterIps;
 use super::compile::{Fragment, compile};
@@ -11,6 +10,7 @@ use super::config::Config;
 use super::fixed::{self, Table};
 use super::tampering::Tampering;
 use super::tool::{Tool, ToolError, Variant};
+use super::{Shared, nfacct_names};
 use crate::plan::{PlanChange, PlanId, ServicePlan};
 
 /// Chains in one commit. The nf_tables tools look chains up in a list, so a commit's time
@@ -100,7 +100,10 @@ impl Rules {
         let opened = ClusterIps::open(family).map_err(|error| error.to_string());
         let usable = opened.and_then(|set| {
             let rule = format!("-m set --match-set {} dst -j RETURN", set.name());
-            self.tool.probe(&rule).map(|()| set).map_err(|error| error.to_string())
+            self.tool
+                .probe(&rule)
+                .map(|()| set)
+                .map_err(|error| error.to_string())
         });
         match usable {
             Ok(set) => self.cluster_ips = Some(set),
@@ -111,7 +114,10 @@ impl Rules {
             ),
         }
         if self.config.nfacct {
-            let rule = format!("-m nfacct --nfacct-name {} -j RETURN", nfacct_names::INVALID_DROPPED);
+            let rule = format!(
+                "-m nfacct --nfacct-name {} -j RETURN",
+                nfacct_names::INVALID_DROPPED
+            );
             if let Err(error) = self.tool.probe(&rule) {
                 tracing::debug!(%family, %error, "rules cannot count by nfacct");
                 self.config.nfacct = false;
@@ -210,8 +216,11 @@ impl Rules {
             return Err(failed.error);
         }
         if let Some(set) = &mut self.cluster_ips {
-            let followed = set
-                .follow(steps.iter().map(|step| (step.old.as_deref(), step.new.as_deref())));
+            let followed = set.follow(
+                steps
+                    .iter()
+                    .map(|step| (step.old.as_deref(), step.new.as_deref())),
+            );
             if let Err(error) = followed {
                 self.needs_reconcile = true;
                 return Err(error.into());

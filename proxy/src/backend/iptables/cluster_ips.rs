@@ -47,7 +47,12 @@ impl ClusterIps {
         let name = set_name(family);
         let mut ipset = Ipset::open()?;
         ipset.ensure(name, &spec)?;
-        Ok(Self { ipset, name, spec, holders: HashMap::new() })
+        Ok(Self {
+            ipset,
+            name,
+            spec,
+            holders: HashMap::new(),
+        })
     }
 
     pub(super) const fn name(&self) -> &'static str {

@@ -18,7 +18,10 @@ impl Tampering {
             Variant::Nft => GenerationReader::open().ok(),
             Variant::Legacy => None,
         };
-        Self { reader, settled: None }
+        Self {
+            reader,
+            settled: None,
+        }
     }
 
     /// We have just written: what is there now is ours.

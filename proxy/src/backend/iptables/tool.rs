@@ -251,7 +251,9 @@ fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
 /// Status 4 also stands for refusals of the kernel's: only these words are about others who
 /// are at it too.
 fn is_contention(message: &str) -> bool {
-    ["xtables lock", "temporarily unavailable"].iter().any(|words| message.contains(words))
+    ["xtables lock", "temporarily unavailable"]
+        .iter()
+        .any(|words| message.contains(words))
 }
 
 /// The number in `line 12 failed`, `Error occurred at line: 12` or `line 12: RULE_APPEND…`.
