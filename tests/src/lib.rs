@@ -5,4 +5,7 @@
 //! Nothing here knows how a backend works: the built binaries are started as an
 //! operator would start them, and judged by the packets they let through.
 
+pub mod cases;
+pub mod recorded;
+pub mod rulediff;
 pub mod testbed;

@@ -248,6 +248,13 @@ fn node_links(id: &str, node: Place, pods: [Place; 2]) -> String {
                 "route add {v4} via 192.168.100.11\nroute add {v6} via fd00:100::11"
             );
         }
+        // It has no proxy of its own; its pods reach Services through node1's.
+        for (v4, v6) in SERVICE_NETS {
+            let _ = writeln!(
+                lines,
+                "route add {v4} via 192.168.100.11\nroute add {v6} via fd00:100::11"
+            );
+        }
     }
     for pod in pods {
         // pod11 is behind a bridge, the others each behind a veth: local traffic is told by either.
@@ -262,7 +269,8 @@ fn node_links(id: &str, node: Place, pods: [Place; 2]) -> String {
             let _ = write!(
                 lines,
                 "link add cbr0 type bridge forward_delay 0\nlink set cbr0 up\n\
-                 link add port{number} type veth peer name eth0 netns {peer}\nlink set port{number} master cbr0 up\n"
+                 link add port{number} type veth peer name eth0 netns {peer}\nlink set port{number} master cbr0 up\n\
+                 link set port{number} type bridge_slave hairpin on\n"
             );
         } else {
             let _ = writeln!(

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::place::Family;
+
 /// Which of the two iptables tools the proxy under test finds in its `PATH`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IptablesTool {
@@ -38,15 +40,32 @@ impl IptablesTool {
         }
     }
 
+    /// The program that is all of the tool's commands in one.
+    pub fn multi(self) -> &'static str {
+        match self {
+            Self::Nft => "xtables-nft-multi",
+            Self::Legacy => "xtables-legacy-multi",
+        }
+    }
+
+    /// The first argument of [`Self::multi`] for a family's `save` or `restore`; `""` for the plain command.
+    pub fn applet(self, family: Family, verb: &str) -> String {
+        let command = match family {
+            Family::IPv4 => "iptables",
+            Family::IPv6 => "ip6tables",
+        };
+        if verb.is_empty() {
+            command.to_owned()
+        } else {
+            format!("{command}-{verb}")
+        }
+    }
+
     /// Fills `dir` with links so that a `PATH` made of `dir` alone finds this tool under the usual
     /// names. The host's own choice of alternative stays as it is.
     pub fn link_into(self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir)?;
-        let program = match self {
-            Self::Nft => "xtables-nft-multi",
-            Self::Legacy => "xtables-legacy-multi",
-        };
-        let target = find_tool(program)?;
+        let target = find_tool(self.multi())?;
         for command in IPTABLES_COMMANDS {
             symlink(&target, dir.join(command))
                 .with_context(|| format!("link {command} into {}", dir.display()))?;

@@ -1,0 +1,21 @@
+//! Case tables: objects in, packets sent, what must come back.
+//!
+//! The tables are the YAML files of `tests/cases/`, described for their readers in
+//! `tests/cases/README.md`. [`load_dir`] reads them, [`CaseRunner`] runs one after the other against
+//! one backend on one testbed.
+
+mod expand;
+mod expect;
+mod format;
+mod manifests;
+mod rules;
+mod runner;
+
+pub use self::expand::expand_service;
+pub use self::expect::Expect;
+pub use self::format::{
+    Case, EndpointSpec, IngressSpec, PacketSpec, PortSpec, ServiceSpec, Step, load_dir, load_file,
+};
+pub use self::manifests::{Manifests, node_objects};
+pub use self::rules::{line_matches, per_service_chains, save_rules};
+pub use self::runner::{Backend, CaseFailure, CaseRunner};

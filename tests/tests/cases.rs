@@ -1,0 +1,81 @@
+//! Every case of `tests/cases/`, on every backend, with real packets.
+//!
+//! `SWITCHYARD_CASES=<text>` runs only the cases whose name contains the text.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use switchyard_tests::cases::{Backend, CaseRunner, expand_service, load_dir};
+use switchyard_tests::testbed::{IptablesTool, Testbed, require_root, require_tools};
+
+#[test]
+fn every_case_on_iptables_nft() -> Result<()> {
+    run_all(IptablesTool::Nft)
+}
+
+#[test]
+fn every_case_on_iptables_legacy() -> Result<()> {
+    run_all(IptablesTool::Legacy)
+}
+
+/// Needs no root: every file follows the notation, and every Service in it can be made.
+#[test]
+fn every_case_file_is_understood() -> Result<()> {
+    let cases = load_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("cases"))?;
+    assert!(cases.len() > 70, "only {} cases", cases.len());
+    for case in &cases {
+        let sets = case.steps.iter().map(|step| &step.set);
+        for (key, spec) in sets.chain([&case.services]).flatten() {
+            expand_service(key, spec, &case.families).with_context(|| case.name.clone())?;
+        }
+    }
+    Ok(())
+}
+
+fn run_all(tool: IptablesTool) -> Result<()> {
+    require_root()?;
+    require_tools(&["xtables-nft-multi", "xtables-legacy-multi"])?;
+    let mut cases = load_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("cases"))?;
+    if let Ok(wanted) = std::env::var("SWITCHYARD_CASES") {
+        cases.retain(|case| case.name.contains(&wanted));
+    }
+    if cases.is_empty() {
+        bail!("no case is left to run");
+    }
+    // Cases of the same flags one after the other: the proxy starts again only between them.
+    cases.sort_by(|a, b| a.flags.cmp(&b.flags));
+    let mut failures = Vec::new();
+    for backend in Backend::ALL
+        .into_iter()
+        .filter(|backend| backend.tool == tool)
+    {
+        let bed = Testbed::build()?;
+        let mut runner = CaseRunner::new(&bed, backend)?;
+        for case in &cases {
+            let began = Instant::now();
+            let result = runner.run(case);
+            let word = if result.is_ok() { "ok" } else { "FAILED" };
+            println!(
+                "{word:6} {:5.1} s  {}: {}",
+                began.elapsed().as_secs_f32(),
+                backend.name,
+                case.name
+            );
+            failures.extend(
+                result
+                    .err()
+                    .map(|failure| format!("{}: {failure}", backend.name)),
+            );
+        }
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{} of {} cases failed:\n\n{}",
+        failures.len(),
+        cases.len(),
+        failures.join("\n")
+    );
+}
