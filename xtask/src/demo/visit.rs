@@ -30,7 +30,7 @@ enum Must {
 
 const PODS: [&str; 4] = ["pod11", "pod12", "pod21", "pod22"];
 
-const VISITS: [Visit; 12] = [
+const VISITS: [Visit; 13] = [
     Visit {
         what: "ClusterIP hello, from a pod",
         from: Place::Pod12,
@@ -71,6 +71,12 @@ const VISITS: [Visit; 12] = [
         what: "NodePort web at localhost",
         from: Place::Node1,
         to: "127.0.0.1:30080",
+        must: Must::Each(&["pod12", "pod21"]),
+    },
+    Visit {
+        what: "NodePort web at localhost, IPv6 (relay)",
+        from: Place::Node1,
+        to: "[::1]:30080",
         must: Must::Each(&["pod12", "pod21"]),
     },
     Visit {
