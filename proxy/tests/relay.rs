@@ -64,6 +64,7 @@ impl Spec {
             serving: targets.clone(),
             cluster: targets,
             local: Box::default(),
+            health_check_node_port: None,
         })
     }
 }

@@ -77,14 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             ])?)
         });
         step("licences, bans and sources", &mut || {
-            programs::run(cargo(&[
-                "deny",
-                "--offline",
-                "check",
-                "licenses",
-                "bans",
-                "sources",
-            ])?)
+            programs::run(cargo(&["deny", "check", "licenses", "bans", "sources"])?)
         });
         step("advisories", &mut advisories);
     }

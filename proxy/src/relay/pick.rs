@@ -100,6 +100,7 @@ mod tests {
             source_ranges_include_node: false,
             cluster: targets.iter().map(|&last| target(last)).collect(),
             local: Box::default(),
+            health_check_node_port: None,
             any_endpoint: true,
             serving: Box::default(),
         })
