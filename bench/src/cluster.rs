@@ -23,6 +23,9 @@ const MAX_ENDPOINTS: usize = 32_000;
 const NAMESPACE: &str = "bench";
 /// The Service whose endpoint changes.
 const PROBE: &str = "probe";
+/// Where an API server has the slice that changes.
+pub(crate) const PROBE_PATH: &str =
+    "/apis/discovery.k8s.io/v1/namespaces/bench/endpointslices/probe-ipv4";
 /// The port of every Service and of every endpoint.
 const PORTS: (u16, u16) = (80, 8080);
 /// The file with the changing slice.

@@ -8,6 +8,7 @@ pub mod cluster;
 mod process;
 pub mod proxy;
 mod report;
+pub mod source;
 pub mod subject;
 
 pub use report::markdown;

@@ -1,7 +1,5 @@
 //! Measures service proxies.
 
-use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -10,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use switchyard_tests::testbed::{Outcome, Place, Probe, Protocol, Testbed, wait_for};
 
-use crate::cluster::{Side, Size, change_manifest, probe_address, write_manifests};
+use crate::cluster::{Side, probe_address};
 use crate::process::Process;
+use crate::source::Source;
 use crate::subject::{Launch, Subject};
 
 /// A first sync that takes longer has failed.
@@ -60,48 +59,6 @@ pub struct Measured {
     pub idle_wakeups: u64,
     /// Rules in all tables of IPv4 at the end.
     pub rules: usize,
-}
-
-/// Where a subject reads the cluster.
-pub trait Source {
-    /// The flags that say so.
-    ///
-    /// # Errors
-    /// It can't be prepared.
-    fn flags(&self) -> Vec<String>;
-    /// Gives the probed Service the endpoint of this side.
-    ///
-    /// # Errors
-    /// It can't be changed.
-    fn change(&self, side: Side) -> Result<()>;
-}
-
-/// A directory of manifests.
-pub struct Manifests(PathBuf);
-
-impl Manifests {
-    /// Lays the cluster down in the testbed's own directory.
-    ///
-    /// # Errors
-    /// It can't be written.
-    pub fn write(bed: &Testbed, size: Size) -> Result<Self> {
-        let dir = bed.work_dir().join("manifests");
-        if dir.exists() {
-            fs::remove_dir_all(&dir)?;
-        }
-        write_manifests(&dir, size, Side::Here)?;
-        Ok(Self(dir))
-    }
-}
-
-impl Source for Manifests {
-    fn flags(&self) -> Vec<String> {
-        vec![format!("--manifests={}", self.0.display())]
-    }
-
-    fn change(&self, side: Side) -> Result<()> {
-        change_manifest(&self.0, side)
-    }
 }
 
 /// Measures one subject, in a testbed of its own whose rules nobody else has touched.
@@ -170,7 +127,7 @@ impl Changes {
             std::thread::sleep(BEFORE_CHANGE);
             side = side.other();
             let start = Instant::now();
-            source.change(side)?;
+            source.change(bed, side)?;
             let what = format!("change {number} of {CHANGES}");
             wait_for(&what, CHANGE_LIMIT, POLL_CHANGE, || {
                 subject.check()?;

@@ -10,9 +10,12 @@ pub mod conntrack;
 mod error;
 mod family;
 pub mod ipset;
+pub mod nfacct;
 mod nfnl;
 pub mod nft_generation;
+pub mod nft_rules;
 mod writer;
+pub mod xtables_info;
 
 pub use error::NetlinkError;
 pub use family::Family;

@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod agent;
 pub mod backend;
+pub mod conntrack;
 pub mod health;
 mod listen;
 pub mod metrics;

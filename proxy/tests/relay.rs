@@ -60,11 +60,11 @@ impl Spec {
             external_policy: TrafficPolicy::Local,
             source_ranges: None,
             source_ranges_include_node: false,
+            health_check_node_port: None,
             any_endpoint: !targets.is_empty(),
             serving: targets.clone(),
             cluster: targets,
             local: Box::default(),
-            health_check_node_port: None,
         })
     }
 }

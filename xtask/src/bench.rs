@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use switchyard_bench::cluster::Size;
 use switchyard_bench::markdown;
-use switchyard_bench::proxy::{Manifests, Measured, Source, measure};
+use switchyard_bench::proxy::{Measured, measure};
+use switchyard_bench::source::{ApiServer, Manifests, Source};
 use switchyard_bench::subject::Launch;
 use switchyard_tests::testbed::{IptablesTool, Testbed};
 
 use crate::programs::{self, cargo, root};
 use crate::setup;
 
+/// The stand-in API server's program.
+const API_SERVER: &str = "standin-apiserver";
 /// A cluster as small as many are.
 const SMALL: Size = Size {
     services: 10,
@@ -30,12 +33,22 @@ pub(crate) struct Options {
     /// A kube-proxy binary to measure beside ours
     #[arg(long, value_name = "PATH")]
     peer: Option<PathBuf>,
+    /// Feed the cluster by a stand-in API server instead of by manifests (always with --peer)
+    #[arg(long)]
+    api: bool,
     /// Which iptables tool; both if not given
     #[arg(long)]
     tool: Option<Tool>,
     /// Leave out the cluster of 10 Services
     #[arg(long)]
     no_small: bool,
+}
+
+impl Options {
+    /// kube-proxy reads no manifests, and both must have the same source.
+    const fn needs_api(&self) -> bool {
+        self.api || self.peer.is_some()
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -61,6 +74,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "-p",
         "switchyard-proxy",
     ])?)?;
+    if options.needs_api() {
+        programs::run(cargo(&[
+            "build",
+            "--quiet",
+            "--release",
+            "-p",
+            "switchyard-tests",
+            "--bin",
+            API_SERVER,
+        ])?)?;
+    }
     let large = Size {
         services: options.services,
         endpoints: options.endpoints,
@@ -81,7 +105,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn table(options: &Options, tool: IptablesTool, size: Size) -> Result<String> {
-    let ours = release_binary()?;
+    let ours = release("switchyard-proxy")?;
     let mut subjects = vec![("switchyard-proxy", ours.as_path())];
     if let Some(peer) = &options.peer {
         subjects.push(("kube-proxy", peer));
@@ -93,25 +117,25 @@ fn table(options: &Options, tool: IptablesTool, size: Size) -> Result<String> {
             size.services,
             tool.name()
         );
-        let measured = one(name, binary, tool, size)
+        let bed = Testbed::build()?;
+        let source: Box<dyn Source> = if options.needs_api() {
+            Box::new(ApiServer::start(&bed, &release(API_SERVER)?, size)?)
+        } else {
+            Box::new(Manifests::write(&bed, size)?)
+        };
+        let launch = Launch::new(name, binary.to_owned(), tool, &source.flags());
+        let measured: Measured = measure(&bed, &launch, source.as_ref())
             .with_context(|| format!("{name} with {}", tool.name()))?;
         results.push((name.to_owned(), measured));
     }
     Ok(markdown(size, tool.name(), &results))
 }
 
-/// Measures one subject in a testbed of its own.
-fn one(name: &str, binary: &Path, tool: IptablesTool, size: Size) -> Result<Measured> {
-    let bed = Testbed::build()?;
-    let source = Manifests::write(&bed, size)?;
-    let launch = Launch::new(name, binary.to_owned(), tool, &source.flags());
-    measure(&bed, &launch, &source)
-}
-
-fn release_binary() -> Result<PathBuf> {
+/// A program of the release build.
+fn release(name: &str) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || root().map(|root| root.join("target")),
         |dir| Ok(Path::new(&dir).to_owned()),
     )?;
-    Ok(target.join("release/switchyard-proxy"))
+    Ok(target.join("release").join(name))
 }

@@ -11,4 +11,7 @@
 mod conntrack;
 mod ipset;
 mod namespace;
+mod nfacct;
 mod nft_generation;
+mod nft_rules;
+mod xtables_info;

@@ -23,6 +23,8 @@ use switchyard_cluster::update::Update;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
+use crate::addresses::LocalAddresses;
+use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::health::{Moment, ServiceChecks, SharedState};
 use crate::metrics::Metrics;
 use crate::plan::{NodeContext, PlanTable, PlannedService, plan_service};
@@ -51,7 +53,7 @@ struct Agent {
     store: Store,
     node: NodeContext,
     node_was_seen: bool,
-    local_addresses: Vec<IpAddr>,
+    local_addresses: Arc<LocalAddresses>,
     table: PlanTable,
     pending: Pending,
     /// `None` while it works.
@@ -68,6 +70,7 @@ struct Agent {
     metrics: Arc<Metrics>,
     checks: ServiceChecks,
     relay: Option<Relay>,
+    conntrack: ConntrackCleaner,
 }
 
 /// A finished piece of work of the worker's.
@@ -192,6 +195,7 @@ impl Agent {
             self.pending.reconcile.extend(self.families.iter().copied());
         }
         self.node = context;
+        self.conntrack.set_node_ports(self.node_port_destinations());
         let services: Vec<ObjectName> = self
             .store
             .services()
@@ -202,25 +206,42 @@ impl Agent {
     }
 
     /// The addresses of the node's interfaces changed.
-    fn addresses_changed(&mut self, addresses: Vec<IpAddr>) {
-        let accepting = |addresses: &[IpAddr]| -> Vec<IpAddr> {
-            let accepts = |address: &&IpAddr| {
-                self.node
-                    .node_port_addresses
-                    .accepts(**address, &self.node.ips)
-            };
-            addresses.iter().filter(accepts).copied().collect()
-        };
-        let changed = accepting(&addresses) != accepting(&self.local_addresses);
-        self.local_addresses = addresses;
-        let restricted = self
-            .families
-            .iter()
-            .any(|family| !self.node.node_port_addresses.is_all(*family));
-        if changed && restricted {
+    fn addresses_changed(&mut self, addresses: Arc<LocalAddresses>) {
+        let before = std::mem::replace(&mut self.local_addresses, addresses);
+        self.conntrack.set_node_ports(self.node_port_destinations());
+        let changed = self.families.iter().any(|family| {
+            self.node_port_addresses(*family, &before)
+                != self.node_port_addresses(*family, &self.local_addresses)
+        });
+        if changed {
             tracing::info!("the node's addresses changed: node ports follow");
             self.pending.reconcile.extend(self.families.iter().copied());
             self.queued();
+        }
+    }
+
+    /// Those of `addresses` that accept node ports in this family; `None` where all do.
+    fn node_port_addresses(
+        &self,
+        family: IpFamily,
+        addresses: &LocalAddresses,
+    ) -> Option<Vec<IpAddr>> {
+        let node = &self.node;
+        (!node.node_port_addresses.is_all(family)).then(|| {
+            let of_family = addresses.iter().map(|(address, _)| address);
+            of_family
+                .filter(|address| IpFamily::of(*address) == family)
+                .filter(|address| node.node_port_addresses.accepts(*address, &node.ips))
+                .collect()
+        })
+    }
+
+    fn node_port_destinations(&self) -> NodePortDestinations {
+        NodePortDestinations {
+            local: Arc::clone(&self.local_addresses),
+            accepted: self.node.node_port_addresses.clone(),
+            node_ips: self.node.ips.clone(),
+            localhost: self.node.localhost_node_ports,
         }
     }
 

@@ -1,10 +1,11 @@
 //! What has changed and is not yet in the kernel.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use switchyard_cluster::object::{IpFamily, ObjectName};
 
-use crate::plan::{PlanChange, PlanId};
+use crate::plan::{PlanChange, PlanId, ServicePlan};
 
 /// Trigger times kept for one sync; a storm has more, but says nothing new by them.
 const TRIGGERS_PER_SYNC: usize = 10_000;
@@ -58,6 +59,7 @@ impl Pending {
         Taken {
             changes,
             reconcile: std::mem::take(&mut self.reconcile),
+            plans: Vec::new(),
             triggers_unix_ns: std::mem::take(&mut self.triggers_unix_ns),
         }
     }
@@ -68,5 +70,7 @@ impl Pending {
 pub(super) struct Taken {
     pub(super) changes: Vec<PlanChange>,
     pub(super) reconcile: HashSet<IpFamily>,
+    /// All plans, where a family is reconciled.
+    pub(super) plans: Vec<Arc<ServicePlan>>,
     pub(super) triggers_unix_ns: Vec<i64>,
 }

@@ -23,9 +23,10 @@ use super::worker::Worker;
 use super::{Agent, Done, finished, node};
 use crate::addresses::AddressWatch;
 use crate::backend::iptables::{self, Config, Rules, Tool, ToolError};
+use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::health::{ServiceChecks, SharedState, State, metrics_server, proxy_health};
 use crate::metrics::{Metrics, MetricsError};
-use crate::plan::{NodePortAddresses, PlanTable};
+use crate::plan::{NodeContext, NodePortAddresses, PlanTable};
 use crate::relay::{Limits, Relay};
 use crate::settings::{Settings, Source};
 use crate::sysctl;
@@ -95,7 +96,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
             Some(update) = updates.recv() => agent.take_in(update, &mut updates),
             ended = &mut source => return Err(ended_source(ended)),
             changed = addresses.changed() => match changed {
-                Ok(now) => agent.addresses_changed(now.iter().map(|(address, _)| address).collect()),
+                Ok(now) => agent.addresses_changed(now),
                 Err(error) => tracing::warn!(%error, "the node's addresses can't be followed"),
             },
             _ = ticks.tick(), if running.is_none() => running = agent.tick(),
@@ -140,26 +141,13 @@ pub fn cleanup() -> Result<(), StartError> {
 
 /// What the rules of a family depend on, as things are now.
 pub(super) fn config(agent: &Agent, family: IpFamily) -> Config {
-    let node = &agent.node;
-    let addresses = (!node.node_port_addresses.is_all(family)).then(|| {
-        let mut accepting: Vec<IpAddr> = agent
-            .local_addresses
-            .iter()
-            .copied()
-            .filter(|address| IpFamily::of(*address) == family)
-            .filter(|address| node.node_port_addresses.accepts(*address, &node.ips))
-            .collect();
-        accepting.sort_unstable();
-        accepting.dedup();
-        accepting
-    });
     Config {
         family,
         masquerade_mark: agent.settings.masquerade_mark,
         masquerade_all: agent.settings.masquerade_all,
-        detector: node.detector.clone(),
+        detector: agent.node.detector.clone(),
         localhost_node_ports: family == IpFamily::V4 && localhost_node_ports(&agent.settings),
-        node_port_addresses: addresses,
+        node_port_addresses: agent.node_port_addresses(family, &agent.local_addresses),
         drop_invalid: sysctl::tcp_is_strict(Path::new(sysctl::PROC_SYS)),
         nfacct: true,
         cluster_ip_set: None,
@@ -208,16 +196,15 @@ impl Agent {
             && settings.node_port_addresses.accepts(loopback, &[]);
         let relay =
             relayed.then(|| Relay::new(runtime, loopback, Arc::clone(&metrics), Limits::default()));
+        let node = node::context(&settings, None);
+        let conntrack = start_cleaner(&settings, &node, addresses, Arc::clone(&metrics))?;
         let mut agent = Self {
-            node: node::context(&settings, None),
+            node,
+            conntrack,
             families,
             store: Store::new(&Kind::ALL),
             node_was_seen: false,
-            local_addresses: addresses
-                .current()
-                .iter()
-                .map(|(address, _)| address)
-                .collect(),
+            local_addresses: Arc::clone(addresses.current()),
             table: PlanTable::default(),
             pending: Pending::default(),
             worker: None,
@@ -254,6 +241,28 @@ impl Agent {
              and the rules that are there stay"
         );
     }
+}
+
+/// Stale UDP flows are cleaned off the path that writes rules.
+fn start_cleaner(
+    settings: &Settings,
+    node: &NodeContext,
+    addresses: &AddressWatch,
+    metrics: Arc<Metrics>,
+) -> Result<ConntrackCleaner, StartError> {
+    let node_ports = NodePortDestinations {
+        local: Arc::clone(addresses.current()),
+        accepted: settings.node_port_addresses.clone(),
+        node_ips: node.ips.clone(),
+        localhost: settings.localhost_node_ports,
+    };
+    ConntrackCleaner::start(node_ports, move |pass| {
+        metrics
+            .conntrack_reconcile_duration
+            .observe(pass.family, pass.duration);
+        metrics.conntrack_deleted.add(pass.family, pass.deleted);
+    })
+    .map_err(|source| system("starting the thread that cleans conntrack", source))
 }
 
 /// Serves what is asked for over HTTP.

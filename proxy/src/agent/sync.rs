@@ -25,18 +25,16 @@ impl Agent {
     /// Plans what changed and hands it to the worker. `None` if in the end nothing differs.
     pub(super) fn start_sync(&mut self) -> Option<JoinHandle<Done>> {
         self.plan();
-        let taken = self.pending.take();
+        let mut taken = self.pending.take();
         journal::announce(&taken.changes);
         if taken.changes.is_empty() && taken.reconcile.is_empty() {
             self.written(&taken);
             return None;
         }
         let mut worker = self.worker.take()?;
-        let plans: Vec<Arc<ServicePlan>> = if taken.reconcile.is_empty() {
-            Vec::new()
-        } else {
-            self.table.plans().cloned().collect()
-        };
+        if !taken.reconcile.is_empty() {
+            taken.plans = self.table.plans().cloned().collect();
+        }
         let configs: Vec<_> = self
             .families
             .iter()
@@ -47,7 +45,7 @@ impl Agent {
             let outcomes = worker.work(|family| {
                 let config = configs.next();
                 match config.filter(|_| taken.reconcile.contains(&family)) {
-                    Some(config) => Job::Reconcile(Box::new(config), plans.clone()),
+                    Some(config) => Job::Reconcile(Box::new(config), taken.plans.clone()),
                     None => Job::Apply(of_family(&taken.changes, family)),
                 }
             });
@@ -221,6 +219,7 @@ impl Agent {
         if !self.pending.is_empty() {
             self.queued();
         }
+        self.clean_conntrack(taken);
         let now = SystemTime::now();
         for trigger in &taken.triggers_unix_ns {
             let Ok(nanoseconds) = u64::try_from(*trigger) else {
@@ -247,6 +246,14 @@ impl Agent {
             self.count_without_local_endpoints();
         }
         self.follow_up();
+    }
+
+    /// Now that new rules are there, flows that old ones made can go.
+    fn clean_conntrack(&self, taken: &Taken) {
+        for family in &taken.reconcile {
+            self.conntrack.replace(*family, &taken.plans);
+        }
+        self.conntrack.apply(&taken.changes);
     }
 
     fn count_without_local_endpoints(&self) {

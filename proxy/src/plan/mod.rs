@@ -8,6 +8,8 @@
 //!   them claim, and says which plans an update changed.
 
 mod endpoints;
+#[cfg(test)]
+pub(crate) mod generated;
 mod node;
 mod service;
 mod service_plan;

@@ -98,9 +98,9 @@ mod tests {
             external_policy: TrafficPolicy::Local,
             source_ranges: None,
             source_ranges_include_node: false,
+            health_check_node_port: None,
             cluster: targets.iter().map(|&last| target(last)).collect(),
             local: Box::default(),
-            health_check_node_port: None,
             any_endpoint: true,
             serving: Box::default(),
         })

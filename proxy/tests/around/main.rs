@@ -9,4 +9,5 @@
 )]
 
 mod addresses;
+mod conntrack;
 mod namespace;

@@ -5,8 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
-use serde_norway::Value;
+use serde_json::Value;
 use switchyard_tests::testbed::{Protocol, Testbed};
 
 /// Starts an echo server for each endpoint of each EndpointSlice; returns how many.
@@ -29,13 +28,12 @@ pub(super) fn start(bed: &Testbed, manifests: &Path) -> Result<usize> {
 /// The endpoints of all EndpointSlices among YAML documents.
 fn endpoints(text: &str) -> Result<Vec<SocketAddr>> {
     let mut all = Vec::new();
-    for document in serde_norway::Deserializer::from_str(text) {
-        let object = Value::deserialize(document)?;
+    for object in serde_saphyr::from_multiple::<Value>(text)? {
         if object.get("kind").and_then(Value::as_str) != Some("EndpointSlice") {
             continue;
         }
         let list = |name: &str| {
-            let list = object.get(name).and_then(Value::as_sequence);
+            let list = object.get(name).and_then(Value::as_array);
             list.with_context(|| format!("an EndpointSlice without {name}"))
         };
         for port in list("ports")? {

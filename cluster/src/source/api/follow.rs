@@ -105,11 +105,12 @@ impl Follower<'_> {
         loop {
             let limit = self.options.timing.list_silence;
             let event = tokio::select! {
-                event = next_within(listing.then_some(limit), events.next()) => event,
+                biased;
                 Ok(()) = self.answers.changed(), if self.trouble.is_some() => {
                     self.trouble(None).await?;
                     continue;
                 }
+                event = next_within(listing.then_some(limit), events.next()) => event,
             };
             match event {
                 Some(Ok(Event::Init)) => {

@@ -1,5 +1,6 @@
 //! From kubeconfig, certificates and tokens to something that carries requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, Uri};
@@ -15,6 +16,7 @@ use tower::util::BoxCloneService;
 use tower::{BoxError, ServiceBuilder};
 
 use super::reason::whole_chain;
+use super::token::TokenFile;
 use super::{Access, Timing};
 use crate::source::SourceError;
 
@@ -60,7 +62,12 @@ pub(super) async fn open(access: &Access, timing: &Timing) -> Result<Line, Sourc
             "proxies are not supported: going to the API server directly"
         );
     }
-    build(&config, timing).map_err(|error| refused(whole_chain(&*error)))
+    // kube takes a line feed at the end of the file for a part of the token.
+    let token_file = config.auth_info.token_file.take();
+    let token_file = token_file.filter(|_| config.auth_info.token.is_none());
+    let token = token_file.map(|path| TokenFile::open(path.into()).map(Arc::new));
+    let token = token.transpose().map_err(refused)?;
+    build(&config, token, timing).map_err(|error| refused(whole_chain(&*error)))
 }
 
 fn place(access: &Access) -> String {
@@ -105,7 +112,11 @@ fn server_url(text: &str, secure: bool) -> Result<Uri, String> {
         .map_err(|error| format!("{text:?} is no URL ({error}): expected https://10.0.0.1:6443"))
 }
 
-fn build(config: &Config, timing: &Timing) -> Result<Line, BoxError> {
+fn build(
+    config: &Config,
+    token: Option<Arc<TokenFile>>,
+    timing: &Timing,
+) -> Result<Line, BoxError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -131,7 +142,12 @@ fn build(config: &Config, timing: &Timing) -> Result<Line, BoxError> {
         .http2_keep_alive_interval(timing.ping_interval)
         .http2_keep_alive_timeout(timing.ping_timeout)
         .build(connector);
+    let sign = move |request| match &token {
+        Some(token) => token.sign(request),
+        None => request,
+    };
     let line = ServiceBuilder::new()
+        .map_request(sign)
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)

@@ -16,6 +16,7 @@ mod complaints;
 mod follow;
 mod line;
 mod reason;
+mod token;
 mod transport;
 mod watched;
 

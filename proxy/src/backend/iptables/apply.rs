@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::{Shared, nfacct_names};
+use switchyard_netlink::nfacct::Acct;
+
 use super::batch::{Batch, Script};
 use super::cluster_ips::ClusterIps;
 use super::compile::{Fragment, compile};
@@ -10,7 +13,6 @@ use super::config::Config;
 use super::fixed::{self, Table};
 use super::tampering::Tampering;
 use super::tool::{Tool, ToolError, Variant};
-use super::{Shared, nfacct_names};
 use crate::plan::{PlanChange, PlanId, ServicePlan};
 
 /// Chains in one commit. The nf_tables tools look chains up in a list, so a commit's time
@@ -81,7 +83,7 @@ impl Rules {
     #[must_use]
     pub fn new(config: Config, tool: Tool) -> Self {
         let mut rules = Self {
-            tampering: Tampering::new(tool.variant),
+            tampering: Tampering::new(&tool),
             cluster_ips: None,
             config,
             tool,
@@ -113,17 +115,26 @@ impl Rules {
                  refused but lost, as with the reference"
             ),
         }
-        if self.config.nfacct {
-            let rule = format!(
-                "-m nfacct --nfacct-name {} -j RETURN",
-                nfacct_names::INVALID_DROPPED
-            );
-            if let Err(error) = self.tool.probe(&rule) {
-                tracing::debug!(%family, %error, "rules cannot count by nfacct");
-                self.config.nfacct = false;
+        self.config.nfacct &= match self.find_accounting() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::info!(%family, %error, "dropped and localhost packets are not counted");
+                false
             }
-        }
+        };
         self.complete_config();
+    }
+
+    fn find_accounting(&self) -> Result<(), String> {
+        let mut acct = Acct::open().map_err(|error| error.to_string())?;
+        for name in nfacct_names::ALL {
+            acct.ensure(name).map_err(|error| error.to_string())?;
+        }
+        let rule = format!(
+            "-m nfacct --nfacct-name {} -j RETURN",
+            nfacct_names::INVALID_DROPPED
+        );
+        self.tool.probe(&rule).map_err(|error| error.to_string())
     }
 
     /// Fills in what of the configuration is found out here.

@@ -1,11 +1,13 @@
 //! Removing everything of ours, and nothing else.
 
+use switchyard_netlink::nfacct::{Acct, AcctError};
+
 use super::batch::Batch;
 use super::fixed::{self, Table};
 use super::read::TableState;
 use super::reconcile::is_per_service;
 use super::tool::{Tool, ToolError};
-use super::{Shared, cluster_ips, names};
+use super::{Shared, cluster_ips, names, nfacct_names};
 
 /// Removes our jumps and chains from every table of the tool's family.
 ///
@@ -21,10 +23,23 @@ pub fn cleanup(tool: &Tool) -> Result<(), ToolError> {
             first_error.get_or_insert(error);
         }
     }
+    remove_accounting();
     if let Err(error) = cluster_ips::destroy(tool.family) {
         first_error.get_or_insert(error.into());
     }
     first_error.map_or(Ok(()), Err)
+}
+
+/// The accounting objects, unless the other family's rules, or the reference, still count in
+/// them.
+fn remove_accounting() {
+    let Ok(mut acct) = Acct::open() else { return };
+    for name in nfacct_names::ALL {
+        match acct.remove(name) {
+            Ok(()) | Err(AcctError::Missing { .. } | AcctError::InUse { .. }) => {}
+            Err(error) => tracing::debug!(%error, "accounting object stays"),
+        }
+    }
 }
 
 fn clean_table(tool: &Tool, table: Table) -> Result<(), ToolError> {

@@ -387,14 +387,15 @@ impl Compiler<'_> {
         let protocol = self.plan.id.protocol;
         let start = format!("-p {protocol} -m comment --comment \"{name} {why}\"");
         let end = format!("-m {protocol} --dport {port} -j {target}");
-        match &self.config.node_port_addresses {
+        match self.config.node_port_hosts() {
             None => {
-                let rule = format!("{start} -m addrtype --dst-type LOCAL {end}");
+                let other = self.config.not_loopback();
+                let rule = format!("{other}{start} -m addrtype --dst-type LOCAL {end}");
                 self.shared(Shared::FilterExternal, rule);
             }
             Some(addresses) => {
                 for address in addresses {
-                    let rule = format!("-d {} {start} {end}", self.config.host(*address));
+                    let rule = format!("-d {} {start} {end}", self.config.host(address));
                     self.shared(Shared::FilterExternal, rule);
                 }
             }

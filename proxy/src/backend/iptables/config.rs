@@ -42,6 +42,28 @@ impl Config {
         }
     }
 
+    /// The local addresses that rules let accept node ports, where not all do.
+    pub(super) fn node_port_hosts(&self) -> Option<impl Iterator<Item = IpAddr>> {
+        let addresses = self.node_port_addresses.as_ref()?;
+        let loopback = self.localhost_node_ports;
+        Some(
+            addresses
+                .iter()
+                .copied()
+                .filter(move |address| !address.is_loopback() || loopback),
+        )
+    }
+
+    /// The match that keeps loopback addresses out of rules for every local address, where
+    /// they are to be left alone.
+    pub(super) const fn not_loopback(&self) -> &'static str {
+        match self.family {
+            IpFamily::V4 if self.localhost_node_ports => "",
+            IpFamily::V4 => "! -d 127.0.0.0/8 ",
+            IpFamily::V6 => "! -d ::1/128 ",
+        }
+    }
+
     /// How a packet is refused.
     pub(super) const fn reject(&self) -> &'static str {
         match self.family {

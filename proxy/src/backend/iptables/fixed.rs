@@ -212,26 +212,15 @@ fn node_port_jumps(config: &Config) -> Vec<String> {
     let comment = "-m comment --comment \"kubernetes service nodeports; \
                    NOTE: this must be the last rule in this chain\"";
     let to = names::NODE_PORTS;
-    match (&config.node_port_addresses, config.family) {
-        (None, IpFamily::V4) if config.localhost_node_ports => {
-            vec![format!("{comment} -m addrtype --dst-type LOCAL -j {to}")]
-        }
-        (None, IpFamily::V4) => {
+    match config.node_port_hosts() {
+        None => {
+            let other = config.not_loopback();
             vec![format!(
-                "! -d 127.0.0.0/8 {comment} -m addrtype --dst-type LOCAL -j {to}"
+                "{other}{comment} -m addrtype --dst-type LOCAL -j {to}"
             )]
         }
-        (None, IpFamily::V6) => {
-            vec![format!(
-                "! -d ::1/128 {comment} -m addrtype --dst-type LOCAL -j {to}"
-            )]
-        }
-        (Some(addresses), family) => addresses
-            .iter()
-            .filter(|address| {
-                !address.is_loopback() || (family == IpFamily::V4 && config.localhost_node_ports)
-            })
-            .map(|address| format!("-d {} {comment} -j {to}", config.host(*address)))
+        Some(addresses) => addresses
+            .map(|address| format!("-d {} {comment} -j {to}", config.host(address)))
             .collect(),
     }
 }

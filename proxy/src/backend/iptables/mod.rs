@@ -25,6 +25,8 @@ mod fixed;
 mod names;
 mod read;
 mod reconcile;
+#[cfg(test)]
+mod simulation;
 mod tampering;
 mod tool;
 
@@ -39,6 +41,8 @@ pub mod nfacct_names {
     pub const INVALID_DROPPED: &str = "ct_state_invalid_dropped_pkts";
     /// Packets to node ports at loopback addresses.
     pub const LOCALHOST_NODE_PORTS: &str = "localhost_nps_accepted_pkts";
+    /// Both.
+    pub const ALL: [&str; 2] = [INVALID_DROPPED, LOCALHOST_NODE_PORTS];
 }
 
 /// The chains that hold rules of many Services.

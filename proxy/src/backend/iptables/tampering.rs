@@ -1,24 +1,40 @@
 //! Telling cheaply whether somebody else changed rules since our last write.
 
-use switchyard_netlink::NetlinkError;
+use switchyard_cluster::object::IpFamily;
+use switchyard_netlink::Family;
 use switchyard_netlink::nft_generation::{Generation, GenerationReader};
+use switchyard_netlink::xtables_info::{TableSize, table_size};
 
-use super::tool::Variant;
+use super::fixed::Table;
+use super::tool::{Tool, Variant};
 
-/// What the kernel's rule set looked like right after our last write.
+/// What the kernel's rules looked like right after our last write: the generation of the
+/// nf_tables rule set, or the sizes of the three legacy tables.
 #[derive(Debug)]
 pub(super) struct Tampering {
+    family: Family,
     reader: Option<GenerationReader>,
-    settled: Option<Generation>,
+    settled: Option<Look>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Generation(Generation),
+    Sizes([Option<TableSize>; 3]),
 }
 
 impl Tampering {
-    pub(super) fn new(variant: Variant) -> Self {
-        let reader = match variant {
+    pub(super) fn new(tool: &Tool) -> Self {
+        let reader = match tool.variant {
             Variant::Nft => GenerationReader::open().ok(),
             Variant::Legacy => None,
         };
+        let family = match tool.family {
+            IpFamily::V4 => Family::V4,
+            IpFamily::V6 => Family::V6,
+        };
         Self {
+            family,
             reader,
             settled: None,
         }
@@ -26,7 +42,7 @@ impl Tampering {
 
     /// We have just written: what is there now is ours.
     pub(super) fn settle(&mut self) {
-        self.settled = self.read().ok().flatten();
+        self.settled = self.look();
     }
 
     /// What is there now may be anybody's.
@@ -36,13 +52,18 @@ impl Tampering {
 
     /// Whether anything changed since. Where that can't be told, it may have.
     pub(super) fn is_suspected(&mut self) -> bool {
-        match (self.read(), self.settled) {
-            (Ok(Some(now)), Some(then)) => now != then,
-            _ => true,
-        }
+        let now = self.look();
+        now.is_none() || now != self.settled
     }
 
-    fn read(&mut self) -> Result<Option<Generation>, NetlinkError> {
-        self.reader.as_mut().map(GenerationReader::read).transpose()
+    fn look(&mut self) -> Option<Look> {
+        match &mut self.reader {
+            Some(reader) => reader.read().ok().map(Look::Generation),
+            None => {
+                let [mangle, filter, nat] =
+                    Table::ALL.map(|table| table_size(self.family, table.as_str()));
+                Some(Look::Sizes([mangle.ok()?, filter.ok()?, nat.ok()?]))
+            }
+        }
     }
 }
