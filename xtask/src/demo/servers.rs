@@ -71,6 +71,6 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert_eq!(found, ["10.244.1.11:8080", "[fd00:244:1::11]:8080"]);
-        assert!(endpoints("kind: EndpointSlice\nports: []\n").is_err());
+        assert!(endpoints("kind: EndpointSlice\nports: [{port: 80}]\n").is_err());
     }
 }
