@@ -1,5 +1,6 @@
 //! Setting everything up, and the loop that drives the agent.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZero;
@@ -215,6 +216,7 @@ impl Agent {
             last_audit: Instant::now(),
             started_unix_ns: unix_ns(),
             announced_sync: false,
+            adopted: HashSet::new(),
             health,
             metrics,
             checks,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use switchyard_cluster::object::{ObjectName, Protocol};
 
-use super::apply::{Report, RuleCounts, Rules, rules_in};
+use super::apply::{Report, RuleCounts, Rules};
 use super::batch::Batch;
 use super::compile::{Fragment, compile};
 use super::config::Config;
+use super::difference::rules_in;
 use super::fixed::{self, Table};
 use super::read::{RuleHash, TableState};
 use super::tool::ToolError;
