@@ -1,1 +1,14 @@
-//! To be filled.
+//! Measurements, made side by side with the reference where its binary is given.
+//!
+//! [`proxy::compare`] measures the service proxy: a generated cluster ([`cluster`]) is fed to
+//! each subject in network namespaces of its own, and what counts is measured from outside:
+//! when new connections reach the new endpoint, and what the kernel says of CPU and memory.
+
+pub mod cluster;
+mod process;
+pub mod proxy;
+mod report;
+pub mod source;
+pub mod subject;
+
+pub use report::markdown;

@@ -42,8 +42,8 @@ pub const DELETIONS_PER_SEND_MAX: usize = 100;
 pub struct Conntrack {
     socket: NfnlSocket,
     writer: Writer,
-    /// The kernel refused the filter once: do not ask again.
-    filter_refused: bool,
+    /// Ask the kernel to filter; no longer once it refused.
+    kernel_filters: bool,
 }
 
 /// What a dump went through.
@@ -64,8 +64,14 @@ impl Conntrack {
         Ok(Self {
             socket: NfnlSocket::open(SUBSYSTEM_CTNETLINK, "conntrack")?,
             writer: Writer::new(),
-            filter_refused: false,
+            kernel_filters: true,
         })
+    }
+
+    /// Takes all flows of a family from the kernel and sorts them out here, as it is on kernels
+    /// before 5.8 anyway.
+    pub const fn filter_in_user_space(&mut self) {
+        self.kernel_filters = false;
     }
 
     /// Hands every UDP flow of a family to `on_flow`, as the kernel delivers them; the table
@@ -80,10 +86,10 @@ impl Conntrack {
         family: Family,
         mut on_flow: impl FnMut(&Flow),
     ) -> Result<DumpCounts, NetlinkError> {
-        if !self.filter_refused {
+        if self.kernel_filters {
             match self.dump_udp(family, true, &mut on_flow) {
                 Err(NetlinkError::Refused { code, .. }) if code == EINVAL || code == EOPNOTSUPP => {
-                    self.filter_refused = true;
+                    self.kernel_filters = false;
                 }
                 other => return other,
             }

@@ -18,6 +18,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
+use tokio::time::Instant;
 
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
@@ -31,6 +32,8 @@ const NOTICE_BYTES: usize = 256;
 /// After a first notice, how long to wait for further ones before listing: interfaces come
 /// with several addresses, and pods by the dozen.
 const SETTLE: Duration = Duration::from_millis(20);
+/// How long to wait after an error before the next listing.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How often a listing that was overtaken by changes is taken anew before what it gave is
 /// used. Each change brings a notice and so another listing anyway.
 const LIST_TRIES_MAX: u32 = 5;
@@ -138,8 +141,9 @@ pub enum AddressError {
 pub struct AddressWatch {
     notices: TokioSocket,
     current: Arc<LocalAddresses>,
-    /// A notice was taken whose listing has not been handed out yet.
-    dirty: bool,
+    /// When to list: a notice was taken, or a listing failed. Kept here and not in the future
+    /// of `changed`, so that one that is dropped again and again still gets there.
+    list_at: Option<Instant>,
 }
 
 impl AddressWatch {
@@ -153,7 +157,7 @@ impl AddressWatch {
         Ok(Self {
             notices,
             current,
-            dirty: false,
+            list_at: None,
         })
     }
 
@@ -168,22 +172,36 @@ impl AddressWatch {
     /// nothing.
     ///
     /// # Errors
-    /// [`AddressError`]; calling again tries again.
+    /// [`AddressError`]; calling again tries again, not sooner than after a second.
     pub async fn changed(&mut self) -> Result<Arc<LocalAddresses>, AddressError> {
         loop {
-            if !self.dirty {
-                self.wait_for_notice().await?;
-                self.dirty = true;
-            }
-            tokio::time::sleep(SETTLE).await;
-            drain(self.notices.socket_ref()).map_err(AddressError::Follow)?;
-            let listed = LocalAddresses::list()?;
-            self.dirty = false;
-            if listed != *self.current {
-                self.current = Arc::new(listed);
-                return Ok(Arc::clone(&self.current));
+            let list_at = match self.list_at {
+                Some(list_at) => list_at,
+                None => {
+                    let delay = self.wait_for_notice().await.map(|()| SETTLE);
+                    let list_at = Instant::now() + *delay.as_ref().unwrap_or(&RETRY_DELAY);
+                    self.list_at = Some(list_at);
+                    delay?;
+                    list_at
+                }
+            };
+            tokio::time::sleep_until(list_at).await;
+            if let Some(news) = self.list()? {
+                return Ok(news);
             }
         }
+    }
+
+    fn list(&mut self) -> Result<Option<Arc<LocalAddresses>>, AddressError> {
+        self.list_at = Some(Instant::now() + RETRY_DELAY); // unless all goes well
+        drain(self.notices.socket_ref()).map_err(AddressError::Follow)?;
+        let listed = LocalAddresses::list()?;
+        self.list_at = None;
+        if listed == *self.current {
+            return Ok(None);
+        }
+        self.current = Arc::new(listed);
+        Ok(Some(Arc::clone(&self.current)))
     }
 
     async fn wait_for_notice(&self) -> Result<(), AddressError> {

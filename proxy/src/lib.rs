@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod agent;
 pub mod backend;
 pub mod conntrack;
+pub mod explain;
 pub mod health;
 mod listen;
 pub mod metrics;

@@ -3,30 +3,62 @@
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::Parser;
 use switchyard_proxy::agent::{self, StartError};
+use switchyard_proxy::explain;
 use switchyard_proxy::settings::{Flags, Settings};
 use tracing_subscriber::EnvFilter;
 
 /// Exit status for bad flags and configuration.
 const BAD_USAGE: u8 = 2;
+/// Threads for blocking work: one writes rules, one may be reading a big manifest.
+const BLOCKING_THREADS: usize = 4;
+
+/// `switchyard-proxy explain`.
+#[derive(Debug, Parser)]
+#[command(name = "switchyard-proxy explain", version)]
+struct Explain {
+    #[command(flatten)]
+    flags: Flags,
+    /// FROM[@INTERFACE]>TO:PORT[/PROTOCOL]; without any, one a line from standard input.
+    /// Without INTERFACE, the node itself sends the packet
+    packets: Vec<String>,
+}
 
 fn main() -> ExitCode {
     let mut arguments: Vec<_> = std::env::args_os().collect();
-    // `run` is what the program does anyway.
-    if arguments.get(1).is_some_and(|first| first == "run") {
-        arguments.remove(1);
+    let command = arguments.get(1).and_then(|first| first.to_str());
+    match command {
+        Some("explain") => {
+            arguments.remove(1);
+            let Explain { flags, packets } = Explain::parse_from(arguments);
+            start_logging(&flags, "warn");
+            with_settings(&flags, |settings| {
+                block_on(explain::run(&settings, &packets)).map_err(|error| failed(&error, false))
+            })
+        }
+        command => {
+            // `run` is what the program does anyway.
+            if command == Some("run") {
+                arguments.remove(1);
+            }
+            let flags = Flags::parse_from(arguments);
+            start_logging(&flags, "info");
+            if flags.cleanup {
+                return agent::cleanup()
+                    .map_or_else(|error| failed(&error, false), |()| ExitCode::SUCCESS);
+            }
+            with_settings(&flags, |settings| {
+                block_on(agent::run(settings))
+                    .map_err(|error| failed(&error, matches!(error, StartError::Source(_))))
+            })
+        }
     }
-    let flags = Flags::parse_from(arguments);
-    start_logging(&flags);
-    if flags.cleanup {
-        return match agent::cleanup() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed(&error),
-        };
-    }
+}
+
+fn with_settings(flags: &Flags, act: impl FnOnce(Settings) -> Result<(), ExitCode>) -> ExitCode {
     let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let settings = match Settings::from_flags(&flags, &host_name) {
+    let settings = match Settings::from_flags(flags, &host_name) {
         Ok(settings) => settings,
         Err(errors) => {
             for error in errors {
@@ -39,36 +71,34 @@ fn main() -> ExitCode {
     if !unused.is_empty() {
         tracing::warn!(flags = unused.join(" "), "these flags have no effect here");
     }
-    match run(settings) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
-    }
+    act(settings).map_or_else(|code| code, |()| ExitCode::SUCCESS)
 }
 
 /// One thread for everything that waits; blocking work (running iptables) gets its own.
-fn run(settings: Settings) -> Result<(), StartError> {
+fn block_on<E: From<StartError>>(work: impl Future<Output = Result<(), E>>) -> Result<(), E> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(4)
+        .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|source| StartError::System {
             what: "starting the runtime",
             source,
         })?;
-    runtime.block_on(agent::run(settings))
+    runtime.block_on(work)
 }
 
-fn failed(error: &StartError) -> ExitCode {
+fn failed(error: &dyn std::error::Error, bad_usage: bool) -> ExitCode {
     eprintln!("switchyard-proxy: {error}");
-    match error {
-        StartError::Source(_) => ExitCode::from(BAD_USAGE),
-        _ => ExitCode::FAILURE,
+    if bad_usage {
+        ExitCode::from(BAD_USAGE)
+    } else {
+        ExitCode::FAILURE
     }
 }
 
-fn start_logging(flags: &Flags) {
+fn start_logging(flags: &Flags, quiet: &'static str) {
     let level = match flags.verbosity {
-        0 | 1 => "info",
+        0 | 1 => quiet,
         2..=5 => "debug",
         _ => "trace",
     };

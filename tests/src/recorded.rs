@@ -19,6 +19,11 @@ pub fn objects_text() -> Result<String> {
     read("objects.yaml")
 }
 
+/// The Service `default/kubernetes`, which the recording's API server had made itself.
+pub fn default_kubernetes_text() -> Result<String> {
+    read("default-kubernetes.yaml")
+}
+
 /// The recorded objects.
 pub fn objects() -> Result<Vec<Value>> {
     serde_norway::Deserializer::from_str(&objects_text()?)

@@ -108,6 +108,10 @@ impl Stage {
         let bed = Arc::new(Testbed::build()?);
         let manifests = Manifests::create(bed.work_dir(), "manifests")?;
         manifests.replace_text(&recorded::objects_text()?)?;
+        manifests.replace_file(
+            "default-kubernetes.yaml",
+            &recorded::default_kubernetes_text()?,
+        )?;
         Ok(Self {
             bed,
             manifests,

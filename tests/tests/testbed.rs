@@ -1,10 +1,14 @@
 //! The testbed itself: it carries packets, tells "not captured" from "dropped", and leaves nothing behind.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use switchyard_tests::testbed::{Family, Outcome, Place, Probe, Protocol, Testbed};
+use switchyard_tests::recorded;
+use switchyard_tests::testbed::{
+    Family, IptablesTool, Outcome, Place, Probe, Protocol, Testbed, Traffic,
+};
 
 const PODS: [Place; 4] = [Place::Pod11, Place::Pod12, Place::Pod21, Place::Pod22];
 
@@ -109,6 +113,39 @@ fn a_closed_port_is_refused_and_a_connection_can_be_used_again() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// A gap of some milliseconds in the rules is seen by the traffic of the restart tests.
+#[test]
+fn steady_traffic_notices_a_short_gap() -> Result<()> {
+    let bed = Arc::new(Testbed::build()?);
+    recorded::load_reference_rules(&bed, IptablesTool::Nft)?;
+    bed.serve_endpoint(Protocol::Tcp, "10.244.1.11:8080".parse()?)?;
+    bed.serve_endpoint(Protocol::Tcp, "10.244.2.21:8080".parse()?)?;
+    let traffic = Traffic::start(
+        &bed,
+        &[Place::Pod12, Place::Client],
+        "10.96.1.1:80".parse()?,
+    )?;
+    traffic.wait_for_connections(20)?;
+    bed.run(
+        Place::Node1,
+        &[
+            "xtables-nft-multi",
+            "iptables",
+            "-t",
+            "nat",
+            "-F",
+            "KUBE-SERVICES",
+        ],
+        "",
+    )?
+    .success("flush")?;
+    recorded::load_reference_rules(&bed, IptablesTool::Nft)?;
+    traffic.wait_for_connections(20)?;
+    let report = traffic.stop()?;
+    assert!(report.check().is_err(), "nothing was noticed: {report:?}");
     Ok(())
 }
 

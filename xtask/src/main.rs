@@ -1,2 +1,56 @@
-//! Set-up, demo, test and build commands.
-fn main() {}
+//! Set-up, demo, test and bench commands: `cargo xtask help`.
+
+mod bench;
+mod demo;
+mod programs;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Set-up, demo, test and bench commands of Switchyard"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install the programs that tests and demo need and this machine lacks
+    Setup,
+    /// Check everything: format, lints, licences, and all tests
+    Test(test::Options),
+    /// Make a cluster of network namespaces, run the proxy in it and send it real requests
+    Demo(demo::Options),
+    /// Measure
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// The proxy with a large and a small cluster, beside kube-proxy where one is given
+    Proxy(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Setup => setup::run(),
+        Command::Test(options) => test::run(&options),
+        Command::Demo(options) => demo::run(&options),
+        Command::Bench(Bench::Proxy(options)) => bench::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

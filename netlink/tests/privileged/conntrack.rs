@@ -103,6 +103,42 @@ fn streams_udp_of_one_family_filtered_by_the_kernel() {
 }
 
 #[test]
+fn without_the_kernels_filter_the_same_flows_come() {
+    in_own_network(|| {
+        insert(
+            "udp",
+            "10.1.0.1:4000",
+            "172.30.0.10:53",
+            "10.0.0.5:5353",
+            None,
+        );
+        insert(
+            "tcp",
+            "10.1.0.3:4000",
+            "172.30.0.10:53",
+            "10.0.0.5:5353",
+            None,
+        );
+        insert(
+            "udp",
+            "[fd00::1]:4000",
+            "[fd00:30::a]:53",
+            "[fd00:2::5]:5353",
+            None,
+        );
+        let mut conntrack = Conntrack::open().unwrap();
+        let filtered = udp_flows(&mut conntrack, Family::V4);
+        conntrack.filter_in_user_space();
+        let mut flows = Vec::new();
+        let counts = conntrack
+            .for_each_udp(Family::V4, |flow| flows.push(*flow))
+            .unwrap();
+        assert_eq!((counts.received, counts.udp), (2, 1));
+        assert_eq!(flows, filtered);
+    });
+}
+
+#[test]
 fn deletes_exactly_the_flows_asked_for() {
     in_own_network(|| {
         for client in 1..=250 {

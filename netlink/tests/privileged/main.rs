@@ -14,4 +14,5 @@ mod namespace;
 mod nfacct;
 mod nft_generation;
 mod nft_rules;
+mod rights;
 mod xtables_info;

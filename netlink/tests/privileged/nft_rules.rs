@@ -9,7 +9,7 @@ type Handles = BTreeMap<String, Vec<u64>>;
 
 fn handles(lister: &mut RuleLister, family: Family, table: &str) -> Handles {
     lister
-        .for_each(family, table, Handles::new, |all, rule| {
+        .for_each_rule(family, table, None, Handles::new, |all, rule| {
             all.entry(rule.chain.to_owned())
                 .or_default()
                 .push(rule.handle);
@@ -72,7 +72,7 @@ fn a_foreign_change_shows_in_its_chain_only_and_traffic_does_not() {
         let mut fingerprints = || {
             let start = BTreeMap::<String, Vec<(u64, u64)>>::new;
             lister
-                .for_each(Family::V4, "filter", start, |all, rule| {
+                .for_each_rule(Family::V4, "filter", None, start, |all, rule| {
                     let place = (rule.handle, rule.fingerprint);
                     all.entry(rule.chain.to_owned()).or_default().push(place);
                 })
@@ -110,5 +110,42 @@ fn thousands_of_rules_are_listed() {
         let read = handles(&mut lister, Family::V4, "nat");
         assert_eq!(read["BIG"].len(), 5_000);
         assert!(read["BIG"].is_sorted());
+    });
+}
+
+#[test]
+fn chains_show_where_rules_came_or_went_and_are_read_alone() {
+    in_own_network(|| {
+        for chain in ["A", "B"] {
+            run(&format!("iptables-nft -t nat -N {chain}"));
+            run(&format!("iptables-nft -t nat -A {chain} -j RETURN"));
+        }
+        run("iptables-nft -N A");
+        let mut lister = RuleLister::open().unwrap();
+        let chains = |lister: &mut RuleLister| {
+            lister
+                .for_each_chain(Family::V4, "nat", BTreeMap::new, |all, chain| {
+                    all.insert(chain.name.to_owned(), (chain.handle, chain.uses));
+                })
+                .unwrap()
+        };
+        let before = chains(&mut lister);
+        assert_eq!(before.keys().collect::<Vec<_>>(), ["A", "B"]);
+        run("iptables-nft -t nat -A B -j ACCEPT");
+        let after = chains(&mut lister);
+        assert_eq!((before["A"], before["B"].1 + 1), (after["A"], after["B"].1));
+
+        let rules = |lister: &mut RuleLister, chain| {
+            let count = |count: &mut usize, rule: switchyard_netlink::nft_rules::Rule<'_>| {
+                assert_eq!(rule.chain, chain);
+                *count += 1;
+            };
+            lister
+                .for_each_rule(Family::V4, "nat", Some(chain), || 0, count)
+                .unwrap()
+        };
+        assert_eq!((rules(&mut lister, "A"), rules(&mut lister, "B")), (1, 2));
+        assert_eq!(rules(&mut lister, "absent"), 0);
+        assert_eq!(chains(&mut lister), after);
     });
 }

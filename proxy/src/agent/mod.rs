@@ -12,7 +12,7 @@ mod start;
 mod sync;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ use crate::settings::Settings;
 use pending::{Pending, Taken};
 use worker::{Outcome, Worker};
 
+pub(crate) use node::context as node_context;
+pub(crate) use start::start_source;
 pub use start::{StartError, cleanup, run};
 
 /// Updates taken in before anything else gets a turn.
@@ -66,6 +68,8 @@ struct Agent {
     /// Changes of endpoints before this do not count for the programming latency.
     started_unix_ns: i64,
     announced_sync: bool,
+    /// Families whose rules were compared with the kernel since the start.
+    adopted: HashSet<IpFamily>,
     health: SharedState,
     metrics: Arc<Metrics>,
     checks: ServiceChecks,

@@ -10,7 +10,7 @@ use crate::plan::{LocalDetector, NodeContext};
 use crate::settings::{DetectLocal, Settings};
 
 /// The context while the node's object is (or, `None`, is not) known.
-pub(super) fn context(settings: &Settings, node: Option<&Node>) -> NodeContext {
+pub(crate) fn context(settings: &Settings, node: Option<&Node>) -> NodeContext {
     NodeContext {
         name: settings.node_name.as_str().into(),
         zone: node.and_then(|node| node.zone.clone()),

@@ -1,5 +1,6 @@
 //! Setting everything up, and the loop that drives the agent.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZero;
@@ -215,6 +216,7 @@ impl Agent {
             last_audit: Instant::now(),
             started_unix_ns: unix_ns(),
             announced_sync: false,
+            adopted: HashSet::new(),
             health,
             metrics,
             checks,
@@ -329,9 +331,10 @@ fn has_ipv6() -> bool {
         && std::fs::read_to_string(disabled).is_ok_and(|text| text.trim() != "1")
 }
 
-type SourceTask = JoinHandle<SourceError>;
+pub(crate) type SourceTask = JoinHandle<SourceError>;
 
-async fn start_source(
+/// Starts what tells of the cluster's objects, after checking that it can.
+pub(crate) async fn start_source(
     settings: &Settings,
     sender: mpsc::Sender<Update>,
 ) -> Result<SourceTask, StartError> {

@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::pending::Taken;
 use super::worker::{Job, Outcome, Worker};
 use super::{AUDIT_PERIOD, Agent, Done, REFUSED_PAUSE, REST_MAX, RETRY_PAUSE, journal, start};
-use crate::backend::iptables::ToolError;
+use crate::backend::iptables::{Report, ToolError};
 use crate::health::Moment;
 use crate::metrics::{Direction, Table};
 use crate::plan::{PlanChange, ServicePlan};
@@ -98,7 +98,7 @@ impl Agent {
         let took: Duration = outcomes.iter().map(|outcome| outcome.took).sum();
         let failed: HashSet<IpFamily> = outcomes
             .iter()
-            .filter(|outcome| !self.judge(outcome))
+            .filter(|outcome| !self.judge(outcome, &taken))
             .map(|outcome| outcome.family)
             .collect();
         self.watch_refused(outcomes);
@@ -128,7 +128,7 @@ impl Agent {
     }
 
     /// Logs and counts one family's outcome; false if it failed.
-    fn judge(&mut self, outcome: &Outcome) -> bool {
+    fn judge(&mut self, outcome: &Outcome, taken: &Taken) -> bool {
         let (family, metrics) = (outcome.family, &self.metrics);
         metrics.sync_duration.observe(family, outcome.took);
         if outcome.full {
@@ -141,30 +141,7 @@ impl Agent {
         metrics.iptables_rules.set((Table::Nat, family), nat);
         match &outcome.result {
             Ok(report) => {
-                let (last_filter, last_nat) = report.rules_written;
-                metrics
-                    .iptables_rules_last
-                    .set((Table::Filter, family), last_filter);
-                metrics
-                    .iptables_rules_last
-                    .set((Table::Nat, family), last_nat);
-                let now = Moment::now();
-                self.health.lock().updated(family, now);
-                metrics.last_sync.set(family, now.wall.into());
-                let took_ms = outcome.took.as_millis();
-                let (rules, repaired) = (last_filter + last_nat, report.chains_repaired);
-                if outcome.full {
-                    metrics
-                        .reconcile_repairs
-                        .add(family, u64::try_from(repaired).unwrap_or(0));
-                    tracing::info!(
-                        %family, took_ms, rules_written = rules, chains_that_differed = repaired,
-                        "compared all rules with the kernel"
-                    );
-                    self.last_audit = Instant::now();
-                } else if rules > 0 {
-                    tracing::info!(%family, took_ms, rules_written = rules, "wrote the changes");
-                }
+                self.succeeded(outcome, report, taken);
                 true
             }
             Err(error) => {
@@ -175,6 +152,40 @@ impl Agent {
                 tracing::error!(%family, %error, "sync failed; the rules stay as they are");
                 false
             }
+        }
+    }
+
+    fn succeeded(&mut self, outcome: &Outcome, report: &Report, taken: &Taken) {
+        let (family, metrics) = (outcome.family, &self.metrics);
+        let (filter, nat) = report.rules_written;
+        let last = &metrics.iptables_rules_last;
+        last.set((Table::Filter, family), filter);
+        last.set((Table::Nat, family), nat);
+        let now = Moment::now();
+        self.health.lock().updated(family, now);
+        metrics.last_sync.set(family, now.wall.into());
+        let (took_ms, rules) = (outcome.took.as_millis(), filter + nat);
+        if !outcome.full {
+            if rules > 0 {
+                tracing::info!(%family, took_ms, rules_written = rules, "wrote the changes");
+            }
+            return;
+        }
+        self.last_audit = Instant::now();
+        let is_first = self.adopted.insert(family);
+        let repaired = report.chains_repaired;
+        if is_first || repaired == 0 || !taken.changes.is_empty() {
+            tracing::info!(
+                %family, took_ms, rules_written = rules, chains_that_differed = repaired,
+                "compared all rules with the kernel"
+            );
+        } else {
+            let count = u64::try_from(repaired).unwrap_or(u64::MAX);
+            metrics.reconcile_repairs.add(family, count);
+            tracing::warn!(
+                %family, took_ms, rules_written = rules, chains = repaired,
+                "rules of ours had been changed or removed by somebody else: put right"
+            );
         }
     }
 

@@ -120,6 +120,8 @@ where
     });
     let mut connection = pin!(
         http1::Builder::new()
+            // Spelt as the reference spells them, for readers that compare bytes.
+            .title_case_headers(true)
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from_secs(HEADER_TIMEOUT_S))
             .serve_connection(TokioIo::new(stream), service)

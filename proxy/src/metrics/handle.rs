@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
 use super::definition::{Definition, MetricType};
@@ -82,6 +82,29 @@ impl Handle for ForeignTotal {
 
     fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
         let vec = IntCounterVec::new(opts(definition), &[])?;
+        registry.register(Box::new(vec.clone()))?;
+        Ok(Self(vec))
+    }
+}
+
+/// CPU time that the kernel counts, in seconds.
+#[derive(Clone, Debug)]
+pub struct CpuTime(CounterVec);
+
+impl CpuTime {
+    /// The time as just read. It never goes down.
+    pub fn set(&self, total: Duration) {
+        let counter = self.0.with_label_values::<&str>(&[]);
+        counter.inc_by((total.as_secs_f64() - counter.get()).max(0.0));
+    }
+}
+
+impl Handle for CpuTime {
+    const TYPE: MetricType = MetricType::Counter;
+    const LABELS: &'static [&'static str] = &[];
+
+    fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
+        let vec = CounterVec::new(opts(definition), &[])?;
         registry.register(Box::new(vec.clone()))?;
         Ok(Self(vec))
     }

@@ -11,7 +11,7 @@ mod label;
 mod process;
 
 pub use definition::{Definition, MetricType, markdown};
-pub use handle::{Amount, Bytes, Counter, Durations, ForeignTotal, Timestamp};
+pub use handle::{Amount, Bytes, Counter, CpuTime, Durations, ForeignTotal, Timestamp};
 pub use label::{Direction, HealthCode, Label, Table};
 
 use prometheus::{Registry, TextEncoder};
@@ -80,9 +80,6 @@ macro_rules! metrics {
                     let $field = <$handle>::register(&registry, &definition)?;
                     definitions.push(definition);
                 )+
-                registry.register(Box::new(
-                    prometheus::process_collector::ProcessCollector::for_self(),
-                ))?;
                 Ok(Self { registry, definitions, $($field),+ })
             }
         }
@@ -175,17 +172,28 @@ metrics! {
     health_check_not_listening: Amount<()> = "switchyard_health_check_not_listening", "ports";
     /// Connections closed unanswered because a server of ours had as many as it may.
     http_refused: Counter<()> = "switchyard_http_refused_total", "connections";
-    /// Bytes received in the process's network namespace.
-    network_received: ForeignTotal = "process_network_receive_bytes_total", "bytes";
-    /// Bytes sent in the process's network namespace.
-    network_sent: ForeignTotal = "process_network_transmit_bytes_total", "bytes";
+    /// CPU time of the process, user and system.
+    process_cpu: CpuTime = "process_cpu_seconds_total", "seconds";
+    /// When the process started (seconds since 1970).
+    process_started: Timestamp<()> = "process_start_time_seconds", "seconds";
+    /// Resident memory of the process.
+    process_resident: Bytes = "process_resident_memory_bytes", "bytes";
+    /// Address space of the process.
+    process_virtual: Bytes = "process_virtual_memory_bytes", "bytes";
     /// Limit of the process's address space.
-    virtual_memory_max: Bytes = "process_virtual_memory_max_bytes", "bytes";
+    process_virtual_max: Bytes = "process_virtual_memory_max_bytes", "bytes";
+    /// Open file descriptors of the process.
+    process_open_fds: Amount<()> = "process_open_fds", "descriptors";
+    /// Limit of the process's file descriptors.
+    process_max_fds: Amount<()> = "process_max_fds", "descriptors";
+    /// Bytes received in the process's network namespace.
+    process_network_received: ForeignTotal = "process_network_receive_bytes_total", "bytes";
+    /// Bytes sent in the process's network namespace.
+    process_network_sent: ForeignTotal = "process_network_transmit_bytes_total", "bytes";
 }
 
 impl Metrics {
-    /// Every metric that is registered here, in order. Those the `prometheus` crate adds of
-    /// itself (`process_cpu_seconds_total` and the like) are not among them.
+    /// Every metric, in order.
     #[must_use]
     pub fn definitions(&self) -> &[Definition] {
         &self.definitions
@@ -196,13 +204,37 @@ impl Metrics {
     /// # Errors
     /// A metric that can't be written as text.
     pub fn render(&self) -> Result<String, MetricsError> {
-        if let Some(bytes) = process::network_bytes() {
-            self.network_received.set(bytes.received);
-            self.network_sent.set(bytes.sent);
-        }
-        if let Some(limit) = process::address_space_limit() {
-            self.virtual_memory_max.set(limit);
-        }
+        self.look_at_process();
         Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+
+    fn look_at_process(&self) {
+        let reading = process::Reading::now();
+        if let Some(cpu) = reading.cpu {
+            self.process_cpu.set(cpu);
+        }
+        if let Some(started) = reading.started {
+            self.process_started.set((), started);
+        }
+        for (handle, bytes) in [
+            (&self.process_resident, reading.resident_bytes),
+            (&self.process_virtual, reading.virtual_bytes),
+            (&self.process_virtual_max, reading.max_virtual_bytes),
+        ] {
+            if let Some(bytes) = bytes {
+                handle.set(bytes);
+            }
+        }
+        if let Some(open) = reading.open_fds {
+            self.process_open_fds.set((), open);
+        }
+        if let Some(max) = reading.max_fds {
+            let max = usize::try_from(max).unwrap_or(usize::MAX);
+            self.process_max_fds.set((), max);
+        }
+        if let Some((received, sent)) = reading.network_bytes {
+            self.process_network_received.set(received);
+            self.process_network_sent.set(sent);
+        }
     }
 }

@@ -115,3 +115,23 @@ fn many_changes_at_once_end_in_the_right_set() {
         });
     });
 }
+
+#[test]
+fn a_change_is_seen_even_if_nobody_waits_long_enough_at_once() {
+    in_own_network(|| {
+        run("ip link add br0 type bridge");
+        runtime().block_on(async {
+            let mut watch = AddressWatch::open().unwrap();
+            run("ip addr add 10.9.0.1/24 dev br0");
+            // As in a select! whose other branches are busy.
+            for _ in 0..200 {
+                let moment = Duration::from_millis(3);
+                if let Ok(news) = tokio::time::timeout(moment, watch.changed()).await {
+                    assert_eq!(texts(&news.unwrap()), ["10.9.0.1"]);
+                    return;
+                }
+            }
+            panic!("the change was never reported");
+        });
+    });
+}

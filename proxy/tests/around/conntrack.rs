@@ -10,7 +10,7 @@ use switchyard_proxy::plan::{
     Frontend, NodePortAddresses, PlanChange, PlanId, ServicePlan, Target,
 };
 
-use crate::namespace::{in_own_network, run};
+use crate::namespace::{in_own_network, run, without_net_admin};
 
 const WAIT: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(400);
@@ -226,5 +226,21 @@ fn many_changes_are_served_by_few_passes() {
             count += 1;
         }
         assert!((1..=5).contains(&count), "{count} passes");
+    });
+}
+
+#[test]
+fn a_pass_that_fails_is_tried_again() {
+    without_net_admin("conntrack::a_pass_that_fails_is_tried_again", || {
+        let (cleaner, passes) = start();
+        cleaner.replace(IpFamily::V4, &[plan("dns", &[vip(VIP)], &[A])]);
+        let start = std::time::Instant::now();
+        for _ in 0..2 {
+            assert_eq!(passes.recv_timeout(WAIT), Ok((IpFamily::V4, 0, true)));
+        }
+        assert!(
+            start.elapsed() > Duration::from_millis(900),
+            "tried again without a rest"
+        );
     });
 }

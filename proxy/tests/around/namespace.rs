@@ -34,3 +34,28 @@ pub(crate) fn run(command: &str) -> String {
     );
     String::from_utf8(output.stdout).expect("UTF-8 output")
 }
+
+const CHILD: &str = "SWITCHYARD_TEST_WITHOUT_NET_ADMIN";
+
+/// Runs a test (which calls this as all it does, `name` being its own) in a process that
+/// lacks CAP_NET_ADMIN, in a network namespace of its own.
+pub(crate) fn without_net_admin(name: &'static str, test: impl FnOnce()) {
+    if std::env::var_os(CHILD).is_some() {
+        return test();
+    }
+    in_own_network(move || {
+        let output = Command::new("setpriv")
+            .args(["--inh-caps=-net_admin", "--bounding-set=-net_admin"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .expect("setpriv (Debian: util-linux)");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let failed = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}{failed}"
+        );
+    });
+}

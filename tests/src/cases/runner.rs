@@ -28,6 +28,8 @@ const MARKER_PORTS: [u16; 2] = [7001, 7002];
 /// A change must be in the kernel by then.
 const PROGRAMMED_LIMIT: Duration = Duration::from_secs(15);
 const POLL_EVERY: Duration = Duration::from_millis(15);
+/// A marker probe that meets a passing refusal would else wait for TCP's retry.
+const MARKER_TIMEOUT: Duration = Duration::from_millis(250);
 /// Packets sent at once for one expectation, and how often again until every endpoint was seen.
 const PACKETS_A_ROUND: usize = 6;
 const MAX_ROUNDS: usize = 40;
@@ -478,7 +480,7 @@ impl<'a> CaseRunner<'a> {
                 .map_err(anyhow::Error::msg)?;
             for outcome in &outcomes {
                 if let Outcome::Answered(answer) = outcome {
-                    if let Some(wrong) = wrong_source(answer, packet.masq) {
+                    if let Some(wrong) = wrong_source(answer, packet.masq, packet.flow.is_some()) {
                         bail!(wrong);
                     }
                     if answer.bytes != probe.bytes {
@@ -577,6 +579,7 @@ fn marker_probes() -> Result<Vec<Probe>> {
                 Protocol::Tcp,
                 SocketAddr::new(family.twin(address), 80),
             )
+            .timeout(MARKER_TIMEOUT)
         })
         .collect())
 }

@@ -35,6 +35,8 @@ pub struct ProxyOptions {
     pub node: Place,
     /// The iptables tool it finds; `None` leaves `PATH` as it is.
     pub tool: Option<IptablesTool>,
+    /// The whole `PATH`, in place of the tool's.
+    pub path: Option<PathBuf>,
     /// Further flags. A flag given here replaces the one the testbed would have given.
     pub flags: Vec<String>,
     /// Where its log goes.
@@ -50,6 +52,7 @@ impl ProxyOptions {
             mode: mode.to_owned(),
             node: Place::Node1,
             tool: None,
+            path: None,
             flags: Vec::new(),
             log: bed.work_dir().join("proxy.log"),
         })
@@ -99,7 +102,9 @@ impl Proxy {
             .stdout(log_too)
             .stderr(log);
         command.env("NO_COLOR", "1");
-        if let Some(tool) = options.tool {
+        if let Some(path) = &options.path {
+            command.env("PATH", path);
+        } else if let Some(tool) = options.tool {
             let dir = bed.work_dir().join(tool.name());
             if !dir.exists() {
                 tool.link_into(&dir)?;

@@ -1,27 +1,21 @@
 //! Writing what changed, and only that.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{Shared, nfacct_names};
 use switchyard_netlink::nfacct::Acct;
 
-use super::batch::{Batch, Script};
+use super::batch::Script;
 use super::cluster_ips::ClusterIps;
-use super::compile::{Fragment, compile};
+use super::compile::compile;
 use super::config::Config;
+use super::difference::Step;
 use super::fixed::{self, Table};
+use super::render::Renderer;
 use super::tampering::Tampering;
-use super::tool::{Tool, ToolError, Variant};
+use super::tool::{Tool, ToolError};
 use crate::plan::{PlanChange, PlanId, ServicePlan};
-
-/// Chains in one commit. The nf_tables tools look chains up in a list, so a commit's time
-/// grows with their square: 5,000 Services take 8 s in one commit and 1.1 s in commits of
-/// this size.
-const CHAINS_PER_COMMIT: usize = 400;
-/// Deletions of single rules in one shared chain up to which they are done one by one; each
-/// searches the chain. Beyond, the chain is written anew.
-const SINGLE_DELETIONS: usize = 64;
 
 /// The rules of one IP family: what was programmed, and how to program more.
 #[derive(Debug)]
@@ -68,13 +62,6 @@ impl Report {
 pub(super) struct RuleCounts {
     pub(super) nat: usize,
     pub(super) filter: usize,
-}
-
-/// One plan as the kernel has it and as it should be.
-struct Step {
-    id: PlanId,
-    old: Option<Arc<ServicePlan>>,
-    new: Option<Arc<ServicePlan>>,
 }
 
 impl Rules {
@@ -221,7 +208,12 @@ impl Rules {
         if steps.is_empty() {
             return Ok(Report::default());
         }
-        let script = self.render(&steps);
+        let renderer = Renderer {
+            config: &self.config,
+            variant: self.tool.variant,
+            programmed: &self.programmed,
+        };
+        let script = renderer.render(&steps);
         if let Err(failed) = self.run(&script) {
             self.needs_reconcile = true;
             return Err(failed.error);
@@ -291,82 +283,6 @@ impl Rules {
             })
         })
     }
-
-    pub(super) const fn chains_per_commit(&self) -> usize {
-        match self.tool.variant {
-            Variant::Nft => CHAINS_PER_COMMIT,
-            // Every commit replaces the table: one is the cheapest.
-            Variant::Legacy => usize::MAX,
-        }
-    }
-
-    /// New refusals, then the nat table, then refusals that are over.
-    fn render(&self, steps: &[Step]) -> Script {
-        let changes: Vec<Difference> = steps
-            .iter()
-            .map(|step| Difference::of(step, &self.config))
-            .collect();
-        let rewrite = self.chains_to_rewrite(&changes);
-        let mut batch = Batch::default();
-        shared_additions(&mut batch, &changes, Table::Filter, &rewrite);
-        let mut chains = 0;
-        for change in &changes {
-            batch.owner(Some(&change.id));
-            let writes_nat = change.touches_nat(&rewrite);
-            if writes_nat {
-                batch.section(Table::Nat);
-            }
-            change.write_own_chains(&mut batch);
-            change.write_shared(&mut batch, Table::Nat, &rewrite);
-            change.delete_own_chains(&mut batch);
-            chains += change.written.len() + change.deleted.len();
-            if chains > self.chains_per_commit() {
-                batch.commit();
-                chains = 0;
-            }
-        }
-        batch.owner(None);
-        for shared in &rewrite {
-            self.rewrite_shared(&mut batch, *shared, &changes);
-        }
-        shared_deletions(&mut batch, &changes, Table::Filter, &rewrite);
-        batch.finish()
-    }
-
-    fn chains_to_rewrite(&self, changes: &[Difference]) -> HashSet<Shared> {
-        let mut deletions: HashMap<Shared, usize> = HashMap::new();
-        for (shared, _) in changes.iter().flat_map(|change| &change.shared_removed) {
-            *deletions.entry(*shared).or_default() += 1;
-        }
-        deletions.retain(|_, count| *count > SINGLE_DELETIONS);
-        deletions.into_keys().collect()
-    }
-
-    /// Writes a shared chain as it will be once `changes` are made.
-    fn rewrite_shared(&self, batch: &mut Batch, shared: Shared, changes: &[Difference]) {
-        let changing: HashSet<&PlanId> = changes.iter().map(|change| &change.id).collect();
-        batch.section(shared.table());
-        batch.chain(shared.chain());
-        let unchanged = self
-            .programmed
-            .iter()
-            .filter(|(id, _)| !changing.contains(id));
-        for (_, plan) in unchanged {
-            for (_, rule) in rules_in(&compile(plan, &self.config), shared) {
-                batch.append(shared.chain(), rule);
-            }
-        }
-        for change in changes {
-            batch.owner(Some(&change.id));
-            for (_, rule) in rules_in(&change.new, shared) {
-                batch.append(shared.chain(), rule);
-            }
-        }
-        batch.owner(None);
-        for rule in fixed::tail(shared, &self.config) {
-            batch.append(shared.chain(), &rule);
-        }
-    }
 }
 
 /// A failed run and what is known about whose fault it is.
@@ -384,161 +300,5 @@ impl RunError {
             None => self.error.to_string(),
         };
         Refusal { message }
-    }
-}
-
-/// What one step changes in the rules.
-struct Difference {
-    id: PlanId,
-    new: Fragment,
-    /// Indexes into `new.chains`: those to write.
-    written: Vec<usize>,
-    /// Names of chains that are no longer there.
-    deleted: Vec<String>,
-    shared_added: Vec<(Shared, String)>,
-    shared_removed: Vec<(Shared, String)>,
-}
-
-impl Difference {
-    fn of(step: &Step, config: &Config) -> Self {
-        let compiled = |plan: &Option<Arc<ServicePlan>>| match plan {
-            Some(plan) => compile(plan, config),
-            None => Fragment::default(),
-        };
-        let (old, new) = (compiled(&step.old), compiled(&step.new));
-        let written = new.chains.iter().enumerate();
-        let written = written.filter(|(_, chain)| !old.chains.contains(chain));
-        let written = written.map(|(index, _)| index).collect();
-        let gone = |name: &String| !new.chains.iter().any(|chain| chain.name == *name);
-        let deleted = old
-            .chains
-            .iter()
-            .map(|chain| chain.name.clone())
-            .filter(gone)
-            .collect();
-        let missing_in = |fragment: &Fragment, rules: &[(Shared, String)]| -> Vec<_> {
-            rules
-                .iter()
-                .filter(|rule| !fragment.shared.contains(rule))
-                .cloned()
-                .collect()
-        };
-        Self {
-            id: step.id.clone(),
-            written,
-            deleted,
-            shared_added: missing_in(&old, &new.shared),
-            shared_removed: missing_in(&new, &old.shared),
-            new,
-        }
-    }
-
-    fn touches_nat(&self, rewrite: &HashSet<Shared>) -> bool {
-        let in_nat = |rules: &[(Shared, String)]| {
-            rules
-                .iter()
-                .any(|(shared, _)| shared.table() == Table::Nat && !rewrite.contains(shared))
-        };
-        !self.written.is_empty()
-            || !self.deleted.is_empty()
-            || in_nat(&self.shared_added)
-            || in_nat(&self.shared_removed)
-    }
-
-    fn write_own_chains(&self, batch: &mut Batch) {
-        let chains = || {
-            self.written
-                .iter()
-                .filter_map(|index| self.new.chains.get(*index))
-        };
-        for chain in chains() {
-            batch.chain(&chain.name);
-        }
-        for chain in chains() {
-            for rule in &chain.rules {
-                batch.append(&chain.name, rule);
-            }
-        }
-    }
-
-    fn delete_own_chains(&self, batch: &mut Batch) {
-        for chain in &self.deleted {
-            batch.chain(chain);
-        }
-        for chain in &self.deleted {
-            batch.delete_chain(chain);
-        }
-    }
-
-    fn write_shared(&self, batch: &mut Batch, table: Table, rewrite: &HashSet<Shared>) {
-        self.add_shared(batch, table, rewrite);
-        self.remove_shared(batch, table, rewrite);
-    }
-
-    /// At the head of the chain, in reverse, so that they come to stand in order.
-    fn add_shared(&self, batch: &mut Batch, table: Table, rewrite: &HashSet<Shared>) {
-        for (shared, rule) in self.shared_added.iter().rev() {
-            if shared.table() == table && !rewrite.contains(shared) {
-                batch.insert(shared.chain(), rule);
-            }
-        }
-    }
-
-    fn remove_shared(&self, batch: &mut Batch, table: Table, rewrite: &HashSet<Shared>) {
-        for (shared, rule) in &self.shared_removed {
-            if shared.table() == table && !rewrite.contains(shared) {
-                batch.delete(shared.chain(), rule);
-            }
-        }
-    }
-}
-
-/// The rules of a fragment that stand in one shared chain.
-pub(super) fn rules_in(
-    fragment: &Fragment,
-    shared: Shared,
-) -> impl Iterator<Item = &(Shared, String)> {
-    fragment
-        .shared
-        .iter()
-        .filter(move |(chain, _)| *chain == shared)
-}
-
-fn shared_additions(
-    batch: &mut Batch,
-    changes: &[Difference],
-    table: Table,
-    rewrite: &HashSet<Shared>,
-) {
-    let adds = |change: &&Difference| {
-        change
-            .shared_added
-            .iter()
-            .any(|(shared, _)| shared.table() == table)
-    };
-    for change in changes.iter().filter(adds) {
-        batch.owner(Some(&change.id));
-        batch.section(table);
-        change.add_shared(batch, table, rewrite);
-    }
-    batch.commit();
-}
-
-fn shared_deletions(
-    batch: &mut Batch,
-    changes: &[Difference],
-    table: Table,
-    rewrite: &HashSet<Shared>,
-) {
-    let removes = |change: &&Difference| {
-        change
-            .shared_removed
-            .iter()
-            .any(|(shared, _)| shared.table() == table && !rewrite.contains(shared))
-    };
-    for change in changes.iter().filter(removes) {
-        batch.owner(Some(&change.id));
-        batch.section(table);
-        change.remove_shared(batch, table, rewrite);
     }
 }

@@ -21,10 +21,12 @@ mod cleanup;
 mod cluster_ips;
 mod compile;
 mod config;
+mod difference;
 mod fixed;
 mod names;
 mod read;
 mod reconcile;
+mod render;
 #[cfg(test)]
 mod simulation;
 mod tampering;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use switchyard_cluster::object::{ObjectName, Protocol};
 
-use super::apply::{Report, RuleCounts, Rules, rules_in};
+use super::apply::{Report, RuleCounts, Rules};
 use super::batch::Batch;
 use super::compile::{Fragment, compile};
 use super::config::Config;
+use super::difference::rules_in;
 use super::fixed::{self, Table};
 use super::read::{RuleHash, TableState};
+use super::render::chains_per_commit;
 use super::tool::ToolError;
 use super::{Shared, names};
 use crate::plan::{PlanId, ServicePlan};
@@ -246,7 +248,7 @@ impl Rules {
                 batch.insert(names::SERVICES, rule);
             }
             chains += fragment.chains.len();
-            if chains >= self.chains_per_commit() {
+            if chains >= chains_per_commit(self.tool.variant) {
                 batch.commit();
                 chains = 0;
             }
