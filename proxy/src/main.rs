@@ -102,7 +102,7 @@ fn start_logging(flags: &Flags, quiet: &'static str) {
         2..=5 => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::builder().parse_lossy(format!("warn,switchyard={level}"));
+    let filter = EnvFilter::builder().parse_lossy("warn,kube_runtime=error,kube_client=error");
     let filter = filter.add_directive(directive("switchyard_proxy", level));
     let filter = filter.add_directive(directive("switchyard_cluster", level));
     let log = tracing_subscriber::fmt()

@@ -29,7 +29,7 @@ use crate::health::{Moment, ServiceChecks, SharedState};
 use crate::metrics::Metrics;
 use crate::plan::{NodeContext, PlanTable, PlannedService, plan_service};
 use crate::relay::Relay;
-use crate::settings::Settings;
+use crate::settings::{Settings, Source};
 use pending::{Pending, Taken};
 use worker::{Outcome, Worker};
 
@@ -180,7 +180,8 @@ impl Agent {
             tracing::warn!(node = %self.settings.node_name, "the Node object is gone");
         }
         self.node_was_seen |= object.is_some();
-        let eligible = node::is_eligible(object.as_ref(), self.node_was_seen);
+        let expected = self.node_was_seen || matches!(self.settings.source, Source::Api { .. });
+        let eligible = node::is_eligible(object.as_ref(), expected);
         self.health.lock().set_node_eligible(eligible);
         if object.is_none() && self.node_was_seen {
             return; // what was last known of the node stays

@@ -56,11 +56,12 @@ fn detector(settings: &Settings, node: Option<&Node>) -> LocalDetector {
     }
 }
 
-/// Whether load balancers may send traffic here: not to a node that is on its way out.
-/// Without any Node object (a folder of manifests may have none) nothing speaks against it.
-pub(super) fn is_eligible(node: Option<&Arc<Node>>, was_seen: bool) -> bool {
+/// Whether load balancers may send traffic here: not to a node that is on its way out, nor
+/// to one that the API server does not know. Where no Node object is to be expected (a folder
+/// of manifests may have none) nothing speaks against it.
+pub(super) fn is_eligible(node: Option<&Arc<Node>>, is_expected: bool) -> bool {
     match node {
         Some(node) => !node.deleting && !node.to_be_deleted,
-        None => !was_seen,
+        None => !is_expected,
     }
 }

@@ -472,7 +472,7 @@ pub fn load_dir(dir: &Path) -> Result<Vec<Case>> {
 pub fn load_file(path: &Path) -> Result<Vec<Case>> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let file: File =
-        serde_norway::from_str(&text).with_context(|| format!("case file {}", path.display()))?;
+        serde_saphyr::from_str(&text).with_context(|| format!("case file {}", path.display()))?;
     let stem = path
         .file_stem()
         .unwrap_or_default()

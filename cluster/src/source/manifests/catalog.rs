@@ -128,3 +128,84 @@ impl Catalog {
         said.duplicate = duplicate.is_some();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::object::ServiceCidr;
+
+    fn object(name: u8, value: u8) -> Object {
+        Object::ServiceCidr(Arc::new(ServiceCidr {
+            name: ObjectName::cluster_wide(name.to_string()),
+            cidrs: Box::new([format!("10.{value}.0.0/16").parse().unwrap()]),
+        }))
+    }
+
+    fn item(name: u8, value: Option<u8>) -> Item {
+        let problem = Problem {
+            place: "file".to_owned(),
+            field: "field".to_owned(),
+            message: "message".to_owned(),
+        };
+        Item {
+            place: "file".to_owned(),
+            kind: Kind::ServiceCidr,
+            name: ObjectName::cluster_wide(name.to_string()),
+            read: value
+                .map(|value| (object(name, value), Vec::new()))
+                .ok_or(problem),
+        }
+    }
+
+    proptest! {
+        /// Whatever is written to a few files in whatever order: the updates lead to what
+        /// the last of the files with an object says, an unreadable one keeps its last good
+        /// form, and nothing is said that changes nothing.
+        #[test]
+        fn updates_lead_to_what_the_files_say(
+            writes in vec((0_u8..3, vec((0_u8..4, prop::option::weighted(0.8, 0_u8..3)), 0..4)), 1..20)
+        ) {
+            let mut catalog = Catalog::default();
+            let mut files: BTreeMap<u8, BTreeMap<u8, Option<Object>>> = BTreeMap::new();
+            let mut seen: BTreeMap<ObjectName, Object> = BTreeMap::new();
+            for (file, content) in writes {
+                let old = files.remove(&file).unwrap_or_default();
+                let mut new: BTreeMap<u8, Option<Object>> = BTreeMap::new();
+                for (name, value) in &content {
+                    let before = new.get(name).or_else(|| old.get(name)).cloned().flatten();
+                    let form = value.map(|value| object(*name, value)).or(before);
+                    new.insert(*name, form);
+                }
+                files.insert(file, new);
+                let before = seen.clone();
+                let items = content.iter().map(|(name, value)| item(*name, *value)).collect();
+                for update in catalog.replace(&file.to_string(), items) {
+                    match update {
+                        Update::Upsert(object) => {
+                            let old = seen.insert(object.name().clone(), object.clone());
+                            prop_assert_ne!(old, Some(object));
+                        }
+                        Update::Remove(_, name) => prop_assert!(seen.remove(&name).is_some()),
+                        _ => {}
+                    }
+                }
+                // Where an object is named but nowhere readable, what it was stays.
+                let named = |name: &ObjectName| {
+                    files.values().flat_map(BTreeMap::keys).any(|other| *other.to_string() == *name.name)
+                };
+                let mut expected = before;
+                expected.retain(|name, _| named(name));
+                let entries = files.values().flat_map(BTreeMap::iter);
+                for form in entries.filter_map(|(_, form)| form.as_ref()) {
+                    expected.insert(form.name().clone(), form.clone());
+                }
+                prop_assert_eq!(&seen, &expected);
+            }
+        }
+    }
+}
