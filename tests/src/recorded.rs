@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::testbed::{Family, IptablesTool, Place, Testbed};
@@ -26,9 +25,7 @@ pub fn default_kubernetes_text() -> Result<String> {
 
 /// The recorded objects.
 pub fn objects() -> Result<Vec<Value>> {
-    serde_norway::Deserializer::from_str(&objects_text()?)
-        .map(|document| Value::deserialize(document).context("objects.yaml"))
-        .collect()
+    serde_saphyr::from_multiple(&objects_text()?).context("objects.yaml")
 }
 
 /// The rules the reference wrote for them in one family.

@@ -193,7 +193,7 @@ impl fmt::Display for Difference {
 /// Reads a list of differences that are meant.
 pub fn load_allowed(path: &Path) -> Result<Vec<Allowed>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    serde_norway::from_str(&text).with_context(|| format!("differences in {}", path.display()))
+    serde_saphyr::from_str(&text).with_context(|| format!("differences in {}", path.display()))
 }
 
 /// The differences nobody allowed, and the allowances nobody needs (each as a sentence).

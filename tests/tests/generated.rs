@@ -33,6 +33,8 @@ const UDP_TARGET: u16 = 5353;
 /// Outlasts the first retry of TCP, at which a refusal would show.
 const DROP_TIMEOUT: Duration = Duration::from_millis(1300);
 const PROBES_EACH: usize = 3;
+/// Longer than conntrack is left with flows of the cluster before.
+const STALE_FLOWS_GONE: Duration = Duration::from_millis(800);
 const MARKER_PORTS: [u16; 2] = [7001, 7002];
 const PROGRAMMED_LIMIT: Duration = Duration::from_secs(15);
 
@@ -41,6 +43,8 @@ struct Endpoint {
     place: usize,
     conditions: (bool, bool, bool),
     zone_hint: Option<&'static str>,
+    node_hint: Option<&'static str>,
+    node_known: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +52,7 @@ struct Service {
     port: u16,
     node_port: bool,
     load_balancer: bool,
+    external_ip: bool,
     internal_local: bool,
     external_local: bool,
     sticky: bool,
@@ -64,12 +69,24 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         (false, false, true),
         (false, false, false),
     ]);
-    let hint = option::weighted(0.5, select(vec!["zone-a", "zone-b"]));
-    (0..ENDPOINTS.len(), conditions, hint).prop_map(|(place, conditions, zone_hint)| Endpoint {
-        place,
+    let zone_hint = option::weighted(0.5, select(vec!["zone-a", "zone-b"]));
+    let node_hint = option::weighted(0.2, select(vec!["node1", "node2"]));
+    (
+        0..ENDPOINTS.len(),
         conditions,
         zone_hint,
-    })
+        node_hint,
+        prop::bool::weighted(0.9),
+    )
+        .prop_map(
+            |(place, conditions, zone_hint, node_hint, node_known)| Endpoint {
+                place,
+                conditions,
+                zone_hint,
+                node_hint,
+                node_known,
+            },
+        )
 }
 
 fn service() -> impl Strategy<Value = Service> {
@@ -84,6 +101,7 @@ fn service() -> impl Strategy<Value = Service> {
             any::<bool>(),
             any::<bool>(),
             any::<bool>(),
+            prop::bool::weighted(0.3),
         ),
         (
             any::<bool>(),
@@ -97,6 +115,7 @@ fn service() -> impl Strategy<Value = Service> {
             load_balancer: flags.2,
             internal_local: flags.3,
             external_local: flags.4,
+            external_ip: flags.5,
             sticky,
             ranges,
             slices,
@@ -120,6 +139,7 @@ fn objects(services: &[Service]) -> Result<Vec<Value>> {
 fn vip(kind: &str, number: usize, family: Family) -> Result<IpAddr> {
     let text = match kind {
         "cluster" => format!("10.96.5.{}", number + 1),
+        "external" => format!("203.0.113.{}", number + 70),
         _ => format!("203.0.113.{}", number + 50),
     };
     Ok(family.twin(text.parse()?))
@@ -139,7 +159,7 @@ fn service_object(number: usize, service: &Service) -> Result<Value> {
         .iter()
         .map(|family| vip("cluster", number, *family))
         .collect::<Result<_>>()?;
-    let external = service.node_port || service.load_balancer;
+    let external = service.node_port || service.load_balancer || service.external_ip;
     let policy = |local| if local { "Local" } else { "Cluster" };
     let mut ports = Vec::new();
     for (name, protocol, target) in [
@@ -158,7 +178,7 @@ fn service_object(number: usize, service: &Service) -> Result<Value> {
         ports.push(port);
     }
     let mut spec = json!({
-        "type": match (service.load_balancer, external) {
+        "type": match (service.load_balancer, service.node_port) {
             (true, _) => "LoadBalancer",
             (false, true) => "NodePort",
             (false, false) => "ClusterIP",
@@ -172,6 +192,13 @@ fn service_object(number: usize, service: &Service) -> Result<Value> {
     });
     if external {
         spec["externalTrafficPolicy"] = json!(policy(service.external_local));
+    }
+    if service.external_ip {
+        let ips: Vec<IpAddr> = both
+            .iter()
+            .map(|family| vip("external", number, *family))
+            .collect::<Result<_>>()?;
+        spec["externalIPs"] = json!(ips);
     }
     if let Some(ranges) = &service.ranges {
         spec["loadBalancerSourceRanges"] = json!(ranges);
@@ -203,11 +230,16 @@ fn slice_object(
         let (ready, serving, terminating) = endpoint.conditions;
         let mut object = json!({
             "addresses": [family.twin(address.parse()?)],
-            "nodeName": node,
             "conditions": { "ready": ready, "serving": serving, "terminating": terminating },
         });
+        if endpoint.node_known {
+            object["nodeName"] = json!(node);
+        }
         if let Some(zone) = endpoint.zone_hint {
-            object["hints"] = json!({ "forZones": [{ "name": zone }] });
+            object["hints"]["forZones"] = json!([{ "name": zone }]);
+        }
+        if let Some(node) = endpoint.node_hint {
+            object["hints"]["forNodes"] = json!([{ "name": node }]);
         }
         list.push(object);
     }
@@ -290,6 +322,12 @@ fn packets(services: &[Service]) -> Result<Vec<Packet>> {
                     SocketAddr::new(vip("cluster", number, family)?, service.port),
                     SocketAddr::new(vip("cluster", number, family)?, 81),
                 ];
+                if service.external_ip {
+                    to.push(SocketAddr::new(
+                        vip("external", number, family)?,
+                        service.port,
+                    ));
+                }
                 if service.load_balancer {
                     to.push(SocketAddr::new(
                         vip("balancer", number, family)?,
@@ -387,32 +425,15 @@ impl Round<'_> {
             .zip(&wanted)
             .filter(|(_, wanted)| **wanted != Wanted::NotOurs)
             .collect();
-        let probes: Vec<Probe> = ours
-            .iter()
-            .flat_map(|(packet, wanted)| {
-                let probe = Probe::new(packet.from, packet.protocol, packet.to)
-                    .source(SocketAddr::new(packet.source, 0));
-                match wanted {
-                    Wanted::To(_) => vec![probe; PROBES_EACH],
-                    Wanted::Dropped => vec![probe.timeout(DROP_TIMEOUT)],
-                    Wanted::Rejected | Wanted::NotOurs => vec![probe],
-                }
-            })
-            .collect();
-        let mut outcomes = self.bed.probe_all(&probes)?.into_iter();
-        let mut wrong = Vec::new();
-        for (packet, wanted) in ours {
-            let count = if matches!(wanted, Wanted::To(_)) {
-                PROBES_EACH
-            } else {
-                1
-            };
-            for outcome in outcomes.by_ref().take(count) {
-                if !is_as_wanted(wanted, packet, &outcome) {
-                    wrong.push(format!("{}: {wanted:?}, but {outcome}", packet.question()));
-                }
-            }
+        let mut wrong = self.send(&ours)?;
+        if !wrong.is_empty() {
+            // A new socket may get the port of one that talked to the cluster before this
+            // one, and with it a UDP flow that is about to be cleaned.
+            std::thread::sleep(STALE_FLOWS_GONE);
+            let again: Vec<(&Packet, &Wanted)> = wrong.iter().map(|(at, _)| ours[*at]).collect();
+            wrong = self.send(&again)?;
         }
+        let mut wrong: Vec<String> = wrong.into_iter().map(|(_, text)| text).collect();
         if wrong.is_empty() {
             return Ok(());
         }
@@ -422,6 +443,32 @@ impl Round<'_> {
             wrong.join("\n"),
             self.proxy.log_tail(10)
         );
+    }
+
+    /// Sends packets, and returns the places of those that came to something else, with what.
+    fn send(&self, packets: &[(&Packet, &Wanted)]) -> Result<Vec<(usize, String)>> {
+        let mut probes = Vec::new();
+        let mut places = Vec::new();
+        for (place, (packet, wanted)) in packets.iter().enumerate() {
+            let probe = Probe::new(packet.from, packet.protocol, packet.to)
+                .source(SocketAddr::new(packet.source, 0));
+            let (probe, count) = match wanted {
+                Wanted::To(_) => (probe, PROBES_EACH),
+                Wanted::Dropped => (probe.timeout(DROP_TIMEOUT), 1),
+                Wanted::Rejected | Wanted::NotOurs => (probe, 1),
+            };
+            probes.extend(vec![probe; count]);
+            places.extend(vec![place; count]);
+        }
+        let mut wrong = Vec::new();
+        for (place, outcome) in places.into_iter().zip(self.bed.probe_all(&probes)?) {
+            let (packet, wanted) = packets[place];
+            if !is_as_wanted(wanted, packet, &outcome) {
+                let text = format!("{}: {wanted:?}, but {outcome}", packet.question());
+                wrong.push((place, text));
+            }
+        }
+        Ok(wrong)
     }
 
     fn wait_programmed(&self, round: usize) -> Result<()> {

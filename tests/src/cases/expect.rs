@@ -39,6 +39,15 @@ pub struct Target {
     port: Option<u16>,
 }
 
+impl From<SocketAddr> for Target {
+    fn from(endpoint: SocketAddr) -> Self {
+        Self {
+            address: endpoint.ip(),
+            port: Some(endpoint.port()),
+        }
+    }
+}
+
 impl Target {
     /// Whether `by` is this endpoint, in `family`.
     pub fn is(self, by: SocketAddr, family: Family) -> bool {
@@ -192,7 +201,9 @@ pub(super) fn judge(
     let family = Family::of(to.ip());
     match expect {
         Expect::Reject => outcomes.iter().find(|outcome| **outcome != Outcome::Refused),
-        Expect::Drop => outcomes.iter().find(|outcome| **outcome != Outcome::TimedOut),
+        Expect::Drop => outcomes
+            .iter()
+            .find(|outcome| **outcome != Outcome::TimedOut),
         Expect::Outside => outcomes.iter().find(|outcome| {
             !matches!(outcome, Outcome::Answered(answer) if answer.place == Place::Fabric.name() && answer.by == to)
         }),

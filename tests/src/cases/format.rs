@@ -60,7 +60,7 @@ fn both_families() -> Vec<Family> {
 }
 
 /// A change, then packets. Parts of one step happen in the order of the fields here.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Step {
     /// What the step shows.
@@ -152,6 +152,27 @@ pub struct PacketSpec {
     /// How long the expectation may take to come true.
     #[serde(default = "settle", deserialize_with = "seconds")]
     pub within: Duration,
+}
+
+impl PacketSpec {
+    /// Packets that must meet `expect` within the usual time.
+    pub fn new(from: Place, proto: Protocol, to: std::net::SocketAddr, expect: Expect) -> Self {
+        Self {
+            id: String::new(),
+            from,
+            source: None,
+            to,
+            proto,
+            expect,
+            masq: None,
+            flow: None,
+            families: None,
+            only: None,
+            bytes: two(),
+            every: Duration::ZERO,
+            within: settle(),
+        }
+    }
 }
 
 /// The name of an iptables tool.
@@ -451,7 +472,7 @@ pub fn load_dir(dir: &Path) -> Result<Vec<Case>> {
 pub fn load_file(path: &Path) -> Result<Vec<Case>> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let file: File =
-        serde_norway::from_str(&text).with_context(|| format!("case file {}", path.display()))?;
+        serde_saphyr::from_str(&text).with_context(|| format!("case file {}", path.display()))?;
     let stem = path
         .file_stem()
         .unwrap_or_default()

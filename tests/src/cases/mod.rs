@@ -12,7 +12,7 @@ mod rules;
 mod runner;
 
 pub use self::expand::expand_service;
-pub use self::expect::Expect;
+pub use self::expect::{Expect, Target};
 pub use self::format::{
     Case, EndpointSpec, IngressSpec, PacketSpec, PortSpec, ServiceSpec, Step, load_dir, load_file,
 };
