@@ -41,6 +41,8 @@ struct Endpoint {
     place: usize,
     conditions: (bool, bool, bool),
     zone_hint: Option<&'static str>,
+    node_hint: Option<&'static str>,
+    node_known: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +50,7 @@ struct Service {
     port: u16,
     node_port: bool,
     load_balancer: bool,
+    external_ip: bool,
     internal_local: bool,
     external_local: bool,
     sticky: bool,
@@ -64,12 +67,24 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         (false, false, true),
         (false, false, false),
     ]);
-    let hint = option::weighted(0.5, select(vec!["zone-a", "zone-b"]));
-    (0..ENDPOINTS.len(), conditions, hint).prop_map(|(place, conditions, zone_hint)| Endpoint {
-        place,
+    let zone_hint = option::weighted(0.5, select(vec!["zone-a", "zone-b"]));
+    let node_hint = option::weighted(0.2, select(vec!["node1", "node2"]));
+    (
+        0..ENDPOINTS.len(),
         conditions,
         zone_hint,
-    })
+        node_hint,
+        prop::bool::weighted(0.9),
+    )
+        .prop_map(
+            |(place, conditions, zone_hint, node_hint, node_known)| Endpoint {
+                place,
+                conditions,
+                zone_hint,
+                node_hint,
+                node_known,
+            },
+        )
 }
 
 fn service() -> impl Strategy<Value = Service> {
@@ -84,6 +99,7 @@ fn service() -> impl Strategy<Value = Service> {
             any::<bool>(),
             any::<bool>(),
             any::<bool>(),
+            prop::bool::weighted(0.3),
         ),
         (
             any::<bool>(),
@@ -97,6 +113,7 @@ fn service() -> impl Strategy<Value = Service> {
             load_balancer: flags.2,
             internal_local: flags.3,
             external_local: flags.4,
+            external_ip: flags.5,
             sticky,
             ranges,
             slices,
@@ -120,6 +137,7 @@ fn objects(services: &[Service]) -> Result<Vec<Value>> {
 fn vip(kind: &str, number: usize, family: Family) -> Result<IpAddr> {
     let text = match kind {
         "cluster" => format!("10.96.5.{}", number + 1),
+        "external" => format!("203.0.113.{}", number + 70),
         _ => format!("203.0.113.{}", number + 50),
     };
     Ok(family.twin(text.parse()?))
@@ -139,7 +157,7 @@ fn service_object(number: usize, service: &Service) -> Result<Value> {
         .iter()
         .map(|family| vip("cluster", number, *family))
         .collect::<Result<_>>()?;
-    let external = service.node_port || service.load_balancer;
+    let external = service.node_port || service.load_balancer || service.external_ip;
     let policy = |local| if local { "Local" } else { "Cluster" };
     let mut ports = Vec::new();
     for (name, protocol, target) in [
@@ -158,7 +176,7 @@ fn service_object(number: usize, service: &Service) -> Result<Value> {
         ports.push(port);
     }
     let mut spec = json!({
-        "type": match (service.load_balancer, external) {
+        "type": match (service.load_balancer, service.node_port) {
             (true, _) => "LoadBalancer",
             (false, true) => "NodePort",
             (false, false) => "ClusterIP",
@@ -172,6 +190,13 @@ fn service_object(number: usize, service: &Service) -> Result<Value> {
     });
     if external {
         spec["externalTrafficPolicy"] = json!(policy(service.external_local));
+    }
+    if service.external_ip {
+        let ips: Vec<IpAddr> = both
+            .iter()
+            .map(|family| vip("external", number, *family))
+            .collect::<Result<_>>()?;
+        spec["externalIPs"] = json!(ips);
     }
     if let Some(ranges) = &service.ranges {
         spec["loadBalancerSourceRanges"] = json!(ranges);
@@ -203,11 +228,16 @@ fn slice_object(
         let (ready, serving, terminating) = endpoint.conditions;
         let mut object = json!({
             "addresses": [family.twin(address.parse()?)],
-            "nodeName": node,
             "conditions": { "ready": ready, "serving": serving, "terminating": terminating },
         });
+        if endpoint.node_known {
+            object["nodeName"] = json!(node);
+        }
         if let Some(zone) = endpoint.zone_hint {
-            object["hints"] = json!({ "forZones": [{ "name": zone }] });
+            object["hints"]["forZones"] = json!([{ "name": zone }]);
+        }
+        if let Some(node) = endpoint.node_hint {
+            object["hints"]["forNodes"] = json!([{ "name": node }]);
         }
         list.push(object);
     }
@@ -290,6 +320,12 @@ fn packets(services: &[Service]) -> Result<Vec<Packet>> {
                     SocketAddr::new(vip("cluster", number, family)?, service.port),
                     SocketAddr::new(vip("cluster", number, family)?, 81),
                 ];
+                if service.external_ip {
+                    to.push(SocketAddr::new(
+                        vip("external", number, family)?,
+                        service.port,
+                    ));
+                }
                 if service.load_balancer {
                     to.push(SocketAddr::new(
                         vip("balancer", number, family)?,

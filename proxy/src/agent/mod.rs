@@ -14,6 +14,7 @@ mod worker;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,9 @@ pub use start::{StartError, cleanup, run};
 
 /// Updates taken in before anything else gets a turn.
 const UPDATES_PER_TURN: usize = 1024;
+/// Above so many endpoints a family counts as large, as with the reference; below so many it
+/// no longer does.
+const LARGE_ENDPOINTS: Range<usize> = 800..1000;
 /// The kernel is read and compared this often even if nothing hints at a difference.
 const AUDIT_PERIOD: Duration = Duration::from_secs(3600);
 /// Pause before a failed sync is tried again; doubles up to the sync period.
@@ -70,6 +74,8 @@ struct Agent {
     announced_sync: bool,
     /// Families whose rules were compared with the kernel since the start.
     adopted: HashSet<IpFamily>,
+    /// Families with so many endpoints that single ones get no comments.
+    large: HashSet<IpFamily>,
     health: SharedState,
     metrics: Arc<Metrics>,
     checks: ServiceChecks,
@@ -166,8 +172,7 @@ impl Agent {
             endpoint_slices = self.store.count(Kind::EndpointSlice),
             "the first lists of the cluster's objects are in"
         );
-        let all = self.families.iter().copied();
-        self.pending.reconcile.extend(all);
+        self.pending.rewrite(self.families.iter().copied());
         self.node_changed();
         self.queued();
     }
@@ -197,7 +202,7 @@ impl Agent {
             );
         }
         if context.detector != self.node.detector || context.ips != self.node.ips {
-            self.pending.reconcile.extend(self.families.iter().copied());
+            self.pending.rewrite(self.families.iter().copied());
         }
         self.node = context;
         self.conntrack.set_node_ports(self.node_port_destinations());
@@ -220,7 +225,7 @@ impl Agent {
         });
         if changed {
             tracing::info!("the node's addresses changed: node ports follow");
-            self.pending.reconcile.extend(self.families.iter().copied());
+            self.pending.rewrite(self.families.iter().copied());
             self.queued();
         }
     }
@@ -272,6 +277,31 @@ impl Agent {
                     owner = %conflict.owner,
                     "does without an address that an older Service has"
                 );
+            }
+        }
+    }
+
+    /// Sees which families have grown large or have shrunk: their rules are written anew.
+    fn measure(&mut self) {
+        for family in self.families.clone() {
+            let plans = self.table.plans().filter(|plan| plan.id.family == family);
+            let endpoints: usize = plans
+                .map(|plan| plan.cluster.len().max(plan.local.len()))
+                .sum();
+            let changed = if endpoints > LARGE_ENDPOINTS.end {
+                self.large.insert(family)
+            } else if endpoints < LARGE_ENDPOINTS.start {
+                self.large.remove(&family)
+            } else {
+                false
+            };
+            if changed {
+                let large = self.large.contains(&family);
+                tracing::info!(
+                    %family, endpoints, large,
+                    "rules of single endpoints carry comments only in smaller clusters"
+                );
+                self.pending.rewrite([family]);
             }
         }
     }

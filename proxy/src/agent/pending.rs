@@ -19,6 +19,8 @@ pub(super) struct Pending {
     pub(super) changes: HashMap<PlanId, PlanChange>,
     /// Families in which the kernel must be read and compared.
     pub(super) reconcile: HashSet<IpFamily>,
+    /// Of those, some because of what we want, not of what somebody else may have done.
+    pub(super) wants_other_rules: bool,
     /// When the changes of endpoints happened (nanoseconds since 1970).
     pub(super) triggers_unix_ns: Vec<i64>,
     /// Changes of Services and of endpoints, for the metrics.
@@ -37,6 +39,12 @@ impl Pending {
             Some(waiting) => waiting.new = change.new,
             None => drop(self.changes.insert(change.id.clone(), change)),
         }
+    }
+
+    /// Has all of these families' rules compared with the kernel, and made what we now want.
+    pub(super) fn rewrite(&mut self, families: impl IntoIterator<Item = IpFamily>) {
+        self.reconcile.extend(families);
+        self.wants_other_rules = true;
     }
 
     pub(super) fn triggered(&mut self, unix_ns: i64) {
@@ -59,6 +67,7 @@ impl Pending {
         Taken {
             changes,
             reconcile: std::mem::take(&mut self.reconcile),
+            wants_other_rules: std::mem::take(&mut self.wants_other_rules),
             plans: Vec::new(),
             triggers_unix_ns: std::mem::take(&mut self.triggers_unix_ns),
         }
@@ -70,6 +79,8 @@ impl Pending {
 pub(super) struct Taken {
     pub(super) changes: Vec<PlanChange>,
     pub(super) reconcile: HashSet<IpFamily>,
+    /// See [`Pending::wants_other_rules`].
+    pub(super) wants_other_rules: bool,
     /// All plans, where a family is reconciled.
     pub(super) plans: Vec<Arc<ServicePlan>>,
     pub(super) triggers_unix_ns: Vec<i64>,

@@ -151,6 +151,7 @@ pub(super) fn config(agent: &Agent, family: IpFamily) -> Config {
         node_port_addresses: agent.node_port_addresses(family, &agent.local_addresses),
         drop_invalid: sysctl::tcp_is_strict(Path::new(sysctl::PROC_SYS)),
         nfacct: true,
+        endpoint_comments: !agent.large.contains(&family),
         cluster_ip_set: None,
     }
 }
@@ -217,6 +218,7 @@ impl Agent {
             started_unix_ns: unix_ns(),
             announced_sync: false,
             adopted: HashSet::new(),
+            large: HashSet::new(),
             health,
             metrics,
             checks,

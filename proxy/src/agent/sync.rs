@@ -25,6 +25,7 @@ impl Agent {
     /// Plans what changed and hands it to the worker. `None` if in the end nothing differs.
     pub(super) fn start_sync(&mut self) -> Option<JoinHandle<Done>> {
         self.plan();
+        self.measure();
         let mut taken = self.pending.take();
         journal::announce(&taken.changes);
         if taken.changes.is_empty() && taken.reconcile.is_empty() {
@@ -174,7 +175,8 @@ impl Agent {
         self.last_audit = Instant::now();
         let is_first = self.adopted.insert(family);
         let repaired = report.chains_repaired;
-        if is_first || repaired == 0 || !taken.changes.is_empty() {
+        let our_doing = is_first || taken.wants_other_rules || !taken.changes.is_empty();
+        if our_doing || repaired == 0 {
             tracing::info!(
                 %family, took_ms, rules_written = rules, chains_that_differed = repaired,
                 "compared all rules with the kernel"

@@ -99,23 +99,20 @@ impl Compiler<'_> {
         let mut targets: Vec<&Target> = self.plan.cluster.iter().chain(&self.plan.local).collect();
         targets.sort_unstable();
         targets.dedup();
+        let comment = self.config.endpoint_comment(&self.name);
+        let protocol = self.plan.id.protocol;
         for target in targets {
             let endpoint = target.socket();
             let chain = names::endpoint_chain(&self.plan.id, endpoint);
-            let name = &self.name;
-            let protocol = self.plan.id.protocol;
             let source = self.config.host(target.address);
             let remember = match self.plan.affinity_timeout_s {
                 Some(_) => format!("-m recent --set {} ", self.recent(&chain)),
                 None => String::new(),
             };
             let rules = vec![
+                format!("-s {source} {comment}-j {}", names::MARK_MASQ),
                 format!(
-                    "-s {source} -m comment --comment \"{name}\" -j {}",
-                    names::MARK_MASQ
-                ),
-                format!(
-                    "-p {protocol} -m comment --comment \"{name}\" {remember}-m {protocol} \
+                    "-p {protocol} {comment}{remember}-m {protocol} \
                      -j DNAT --to-destination {endpoint}"
                 ),
             ];
@@ -191,10 +188,10 @@ impl Compiler<'_> {
         let jump = |target: &Target| {
             let endpoint = target.socket();
             let chain = names::endpoint_chain(&self.plan.id, endpoint);
-            (
-                format!("-m comment --comment \"{} -> {endpoint}\" ", self.name),
-                chain,
-            )
+            let comment = self
+                .config
+                .endpoint_comment(&format!("{} -> {endpoint}", self.name));
+            (comment, chain)
         };
         if let Some(seconds) = self.plan.affinity_timeout_s {
             for target in targets {

@@ -24,6 +24,10 @@ pub struct Config {
     pub drop_invalid: bool,
     /// The accounting objects of [`super::nfacct_names`] exist and can be matched.
     pub nfacct: bool,
+    /// Rules of single endpoints say in a comment whose they are. In large clusters they do
+    /// not, as with the reference: comments are more than half of what such rules weigh, and
+    /// the legacy tools copy all of it at every change.
+    pub endpoint_comments: bool,
     /// The ipset that holds every ClusterIP, where the kernel has ipsets.
     pub cluster_ip_set: Option<String>,
 }
@@ -61,6 +65,15 @@ impl Config {
             IpFamily::V4 if self.localhost_node_ports => "",
             IpFamily::V4 => "! -d 127.0.0.0/8 ",
             IpFamily::V6 => "! -d ::1/128 ",
+        }
+    }
+
+    /// A comment in a rule of a single endpoint, with a blank behind it.
+    pub(super) fn endpoint_comment(&self, text: &str) -> String {
+        if self.endpoint_comments {
+            format!("-m comment --comment \"{text}\" ")
+        } else {
+            String::new()
         }
     }
 

@@ -284,6 +284,7 @@ mod tests {
                 node_port_addresses: None,
                 drop_invalid: true,
                 nfacct: nft,
+                endpoint_comments: nft,
                 cluster_ip_set: Some("KUBE-CLUSTER-IPS".to_owned()),
             };
             let variant = if nft { Variant::Nft } else { Variant::Legacy };

@@ -311,6 +311,7 @@ fn config(node: &NodeContext, family: IpFamily, local: &[IpAddr]) -> Config {
             .then(|| local.iter().copied().filter(accepted).collect()),
         drop_invalid: true,
         nfacct: false,
+        endpoint_comments: !node.masquerade_all,
         cluster_ip_set: Some(cluster_ips::set_name(family).to_owned()),
     }
 }
