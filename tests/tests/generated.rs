@@ -33,6 +33,8 @@ const UDP_TARGET: u16 = 5353;
 /// Outlasts the first retry of TCP, at which a refusal would show.
 const DROP_TIMEOUT: Duration = Duration::from_millis(1300);
 const PROBES_EACH: usize = 3;
+/// Longer than conntrack is left with flows of the cluster before.
+const STALE_FLOWS_GONE: Duration = Duration::from_millis(800);
 const MARKER_PORTS: [u16; 2] = [7001, 7002];
 const PROGRAMMED_LIMIT: Duration = Duration::from_secs(15);
 
@@ -423,32 +425,15 @@ impl Round<'_> {
             .zip(&wanted)
             .filter(|(_, wanted)| **wanted != Wanted::NotOurs)
             .collect();
-        let probes: Vec<Probe> = ours
-            .iter()
-            .flat_map(|(packet, wanted)| {
-                let probe = Probe::new(packet.from, packet.protocol, packet.to)
-                    .source(SocketAddr::new(packet.source, 0));
-                match wanted {
-                    Wanted::To(_) => vec![probe; PROBES_EACH],
-                    Wanted::Dropped => vec![probe.timeout(DROP_TIMEOUT)],
-                    Wanted::Rejected | Wanted::NotOurs => vec![probe],
-                }
-            })
-            .collect();
-        let mut outcomes = self.bed.probe_all(&probes)?.into_iter();
-        let mut wrong = Vec::new();
-        for (packet, wanted) in ours {
-            let count = if matches!(wanted, Wanted::To(_)) {
-                PROBES_EACH
-            } else {
-                1
-            };
-            for outcome in outcomes.by_ref().take(count) {
-                if !is_as_wanted(wanted, packet, &outcome) {
-                    wrong.push(format!("{}: {wanted:?}, but {outcome}", packet.question()));
-                }
-            }
+        let mut wrong = self.send(&ours)?;
+        if !wrong.is_empty() {
+            // A new socket may get the port of one that talked to the cluster before this
+            // one, and with it a UDP flow that is about to be cleaned.
+            std::thread::sleep(STALE_FLOWS_GONE);
+            let again: Vec<(&Packet, &Wanted)> = wrong.iter().map(|(at, _)| ours[*at]).collect();
+            wrong = self.send(&again)?;
         }
+        let mut wrong: Vec<String> = wrong.into_iter().map(|(_, text)| text).collect();
         if wrong.is_empty() {
             return Ok(());
         }
@@ -458,6 +443,32 @@ impl Round<'_> {
             wrong.join("\n"),
             self.proxy.log_tail(10)
         );
+    }
+
+    /// Sends packets, and returns the places of those that came to something else, with what.
+    fn send(&self, packets: &[(&Packet, &Wanted)]) -> Result<Vec<(usize, String)>> {
+        let mut probes = Vec::new();
+        let mut places = Vec::new();
+        for (place, (packet, wanted)) in packets.iter().enumerate() {
+            let probe = Probe::new(packet.from, packet.protocol, packet.to)
+                .source(SocketAddr::new(packet.source, 0));
+            let (probe, count) = match wanted {
+                Wanted::To(_) => (probe, PROBES_EACH),
+                Wanted::Dropped => (probe.timeout(DROP_TIMEOUT), 1),
+                Wanted::Rejected | Wanted::NotOurs => (probe, 1),
+            };
+            probes.extend(vec![probe; count]);
+            places.extend(vec![place; count]);
+        }
+        let mut wrong = Vec::new();
+        for (place, outcome) in places.into_iter().zip(self.bed.probe_all(&probes)?) {
+            let (packet, wanted) = packets[place];
+            if !is_as_wanted(wanted, packet, &outcome) {
+                let text = format!("{}: {wanted:?}, but {outcome}", packet.question());
+                wrong.push((place, text));
+            }
+        }
+        Ok(wrong)
     }
 
     fn wait_programmed(&self, round: usize) -> Result<()> {
