@@ -28,7 +28,7 @@ use crate::addresses::LocalAddresses;
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::health::{Moment, ServiceChecks, SharedState};
 use crate::metrics::Metrics;
-use crate::plan::{NodeContext, PlanTable, PlannedService, plan_service};
+use crate::plan::{NodeContext, PlanId, PlanTable, PlannedService, plan_service};
 use crate::relay::Relay;
 use crate::settings::{Settings, Source};
 use pending::{Pending, Taken};
@@ -47,8 +47,6 @@ const LARGE_ENDPOINTS: Range<usize> = 800..1000;
 const AUDIT_PERIOD: Duration = Duration::from_secs(3600);
 /// Pause before a failed sync is tried again; doubles up to the sync period.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Pause before refused Service ports are tried again; doubles up to the audit period.
-const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 /// The longest rest after a sync when the operator names none.
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -66,6 +64,9 @@ struct Agent {
     worker: Option<Worker>,
     not_before: Instant,
     failures: u32,
+    /// Service ports the kernel did not take. What it holds of them is not known well enough
+    /// to write only a difference.
+    refused: HashSet<PlanId>,
     refused_failures: u32,
     retry_refused_at: Option<Instant>,
     last_audit: Instant,

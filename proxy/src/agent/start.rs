@@ -212,6 +212,7 @@ impl Agent {
             worker: None,
             not_before: Instant::now(),
             failures: 0,
+            refused: HashSet::new(),
             refused_failures: 0,
             retry_refused_at: None,
             last_audit: Instant::now(),

@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::pending::Taken;
 use super::worker::{Job, Outcome, Worker};
-use super::{AUDIT_PERIOD, Agent, Done, REFUSED_PAUSE, REST_MAX, RETRY_PAUSE, journal, start};
+use super::{AUDIT_PERIOD, Agent, Done, REST_MAX, RETRY_PAUSE, journal, start};
 use crate::backend::iptables::{Report, ToolError};
 use crate::health::Moment;
 use crate::metrics::{Direction, Table};
@@ -33,6 +33,13 @@ impl Agent {
             return None;
         }
         let mut worker = self.worker.take()?;
+        let refused = taken
+            .changes
+            .iter()
+            .filter(|change| self.refused.contains(&change.id));
+        taken
+            .reconcile
+            .extend(refused.map(|change| change.id.family));
         if !taken.reconcile.is_empty() {
             taken.plans = self.table.plans().cloned().collect();
         }
@@ -194,13 +201,15 @@ impl Agent {
     /// Service ports that the kernel does not take are said once, counted, and tried again
     /// with growing pauses.
     fn watch_refused(&mut self, outcomes: &[Outcome]) {
-        let mut any = false;
+        self.refused = outcomes
+            .iter()
+            .flat_map(|outcome| outcome.refused.iter().map(|(id, _)| id.clone()))
+            .collect();
         for outcome in outcomes {
             let family = outcome.family;
             self.metrics
                 .services_not_programmed
                 .set(family, outcome.refused.len());
-            any |= !outcome.refused.is_empty();
             if outcome.full {
                 for (id, refusal) in &outcome.refused {
                     tracing::error!(
@@ -211,11 +220,14 @@ impl Agent {
                 }
             }
         }
-        if !any {
+        if self.refused.is_empty() {
             self.refused_failures = 0;
             self.retry_refused_at = None;
         } else if self.retry_refused_at.is_none() {
-            let pause = REFUSED_PAUSE.saturating_mul(1 << self.refused_failures.min(6));
+            let pause = self
+                .settings
+                .sync_period
+                .saturating_mul(1 << self.refused_failures.min(10));
             self.refused_failures += 1;
             self.retry_refused_at = Some(Instant::now() + pause.min(AUDIT_PERIOD));
         }

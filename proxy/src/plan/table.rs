@@ -227,3 +227,122 @@ fn claim_keys(plan: &ServicePlan) -> impl Iterator<Item = ClaimKey> {
         .iter()
         .map(|frontend| claim_key(plan, *frontend))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::generated::{Generated, cluster, node, table};
+    use super::super::plan_service;
+    use super::*;
+
+    fn plan(name: &str, address: &str) -> PlannedService {
+        let address: IpAddr = address.parse().unwrap();
+        let id = PlanId {
+            service: ObjectName::new("ns", name),
+            port_name: "p".into(),
+            protocol: Protocol::Tcp,
+            family: IpFamily::of(address),
+        };
+        let plan = ServicePlan {
+            id,
+            port: 80,
+            frontends: vec![Frontend::ExternalIp(address)],
+            affinity_timeout_s: None,
+            internal_policy: Default::default(),
+            external_policy: Default::default(),
+            source_ranges: None,
+            source_ranges_include_node: false,
+            health_check_node_port: None,
+            cluster: Box::default(),
+            local: Box::default(),
+            any_endpoint: false,
+            serving: Box::default(),
+        };
+        PlannedService {
+            ports: vec![Arc::new(plan)],
+            health_check: None,
+        }
+    }
+
+    fn holders(table: &PlanTable) -> Vec<&str> {
+        let holds = |plan: &&Arc<ServicePlan>| !plan.frontends.is_empty();
+        table
+            .plans()
+            .filter(holds)
+            .map(|plan| &*plan.id.service.name)
+            .collect()
+    }
+
+    #[test]
+    fn the_older_service_keeps_an_address_and_the_younger_inherits_it() {
+        let (old, young) = (
+            ObjectName::new("ns", "z-old"),
+            ObjectName::new("ns", "a-young"),
+        );
+        let mut table = PlanTable::default();
+        table.update(&young, 200, plan("a-young", "203.0.113.1"));
+        assert_eq!(holders(&table), ["a-young"]);
+        // Both change: one gains the address, the other loses it.
+        assert_eq!(
+            table.update(&old, 100, plan("z-old", "203.0.113.1")).len(),
+            2
+        );
+        assert_eq!(holders(&table), ["z-old"]);
+        let conflict = table.conflicts(&young).pop().unwrap();
+        assert_eq!(conflict.owner.service, old);
+        assert!(table.conflicts(&old).is_empty());
+        assert_eq!(table.update(&old, 0, PlannedService::default()).len(), 2);
+        assert_eq!(holders(&table), ["a-young"]);
+        assert!(table.conflicts(&young).is_empty());
+    }
+
+    #[test]
+    fn what_comes_again_unchanged_changes_nothing() {
+        let name = ObjectName::new("ns", "a");
+        let mut table = PlanTable::default();
+        assert_eq!(table.update(&name, 1, plan("a", "203.0.113.1")).len(), 1);
+        assert_eq!(table.update(&name, 1, plan("a", "203.0.113.1")).len(), 0);
+    }
+
+    fn published(table: &PlanTable) -> HashMap<PlanId, Arc<ServicePlan>> {
+        table.published.clone()
+    }
+
+    proptest! {
+        /// The order in which Services arrive, change and go leaves no trace, and the changes
+        /// that were reported add up to what is published.
+        #[test]
+        fn history_leaves_no_trace(
+            before in cluster(), after in cluster(), node in node(), reversed in any::<bool>(),
+        ) {
+            let mut table_with_past = table(&before, &node);
+            let mut followed = published(&table_with_past);
+            let gone = before.iter().map(|generated| (generated, false));
+            let mut here: Vec<(&Generated, bool)> =
+                after.iter().map(|generated| (generated, true)).collect();
+            if reversed {
+                here.reverse();
+            }
+            for (Generated { service, slices }, stays) in gone.chain(here) {
+                let planned = if stays {
+                    plan_service(service, slices.iter(), &node)
+                } else {
+                    PlannedService::default()
+                };
+                let changes =
+                    table_with_past.update(&service.name, service.created_unix_s, planned);
+                for change in changes {
+                    prop_assert_ne!(&change.old, &change.new);
+                    prop_assert_eq!(followed.get(&change.id), change.old.as_ref());
+                    match change.new {
+                        Some(new) => drop(followed.insert(change.id, new)),
+                        None => drop(followed.remove(&change.id)),
+                    }
+                }
+            }
+            prop_assert_eq!(&published(&table_with_past), &published(&table(&after, &node)));
+            prop_assert_eq!(&published(&table_with_past), &followed);
+        }
+    }
+}

@@ -107,11 +107,11 @@ impl Settings {
     /// With everything that is wrong.
     pub fn from_flags(flags: &Flags, host_name: &str) -> Result<Self, Vec<SettingError>> {
         let mut check = Check::default();
-        if flags.config.is_some() {
+        if let Some(file) = &flags.config {
             check.wrong(
                 "--config",
-                "KubeProxyConfiguration",
-                "flags: configuration files are not read by this version",
+                &file.display().to_string(),
+                "flags instead: this version reads no configuration file",
             );
         }
         if flags.proxy_mode != "iptables" {

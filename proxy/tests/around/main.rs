@@ -10,4 +10,5 @@
 
 mod addresses;
 mod conntrack;
+#[path = "../../../netlink/tests/privileged/namespace.rs"] // the same for both rooms
 mod namespace;

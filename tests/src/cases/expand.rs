@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::format::{EndpointSpec, EndpointState, IngressSpec, PortSpec, ServiceSpec};
+use super::service::{EndpointSpec, EndpointState, IngressSpec, PortSpec, ServiceSpec, SliceSpec};
 use crate::testbed::{Family, endpoint_place, to_ipv6_prefix};
 
 /// The Service of a spec with its EndpointSlices (or its legacy Endpoints), in all `families`.
@@ -19,7 +19,7 @@ pub fn expand_service(key: &str, spec: &ServiceSpec, families: &[Family]) -> Res
     let single;
     let slices = match &spec.endpoints {
         Some(endpoints) => {
-            single = [super::format::SliceSpec {
+            single = [SliceSpec {
                 ports: None,
                 endpoints: endpoints.clone(),
                 labels: Default::default(),

@@ -39,15 +39,6 @@ pub struct Target {
     port: Option<u16>,
 }
 
-impl From<SocketAddr> for Target {
-    fn from(endpoint: SocketAddr) -> Self {
-        Self {
-            address: endpoint.ip(),
-            port: Some(endpoint.port()),
-        }
-    }
-}
-
 impl Target {
     /// Whether `by` is this endpoint, in `family`.
     pub fn is(self, by: SocketAddr, family: Family) -> bool {

@@ -8,14 +8,16 @@ mod expand;
 mod expect;
 mod format;
 mod manifests;
+mod packets;
 mod rules;
 mod runner;
+mod servers;
+mod service;
 
 pub use self::expand::expand_service;
 pub use self::expect::{Expect, Target};
-pub use self::format::{
-    Case, EndpointSpec, IngressSpec, PacketSpec, PortSpec, ServiceSpec, Step, load_dir, load_file,
-};
+pub use self::format::{Case, PacketSpec, Step, load_dir, load_file};
 pub use self::manifests::{Manifests, node_objects};
 pub use self::rules::{line_matches, per_service_chains, save_rules};
 pub use self::runner::{Backend, CaseFailure, CaseRunner};
+pub use self::service::{EndpointSpec, IngressSpec, PortSpec, ServiceSpec};

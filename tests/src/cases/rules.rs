@@ -1,7 +1,10 @@
 //! The rules in node1 as text.
 
+use std::net::{IpAddr, SocketAddr};
+
 use anyhow::Result;
 
+use super::format::RulesSpec;
 use crate::testbed::{Family, IptablesTool, Place, Testbed};
 
 /// What a chain made for one Service, or one of its endpoints, is called.
@@ -47,6 +50,56 @@ pub fn line_matches(pattern: &str, line: &str) -> bool {
         rest = rest.get(at + part.len()..).unwrap_or_default();
     }
     rest.ends_with(last)
+}
+
+/// What the saved rules of `families` lack or have too much of.
+pub(super) fn check_rules(
+    bed: &Testbed,
+    tool: IptablesTool,
+    spec: &RulesSpec,
+    families: &[Family],
+) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    if spec.has.is_empty() && spec.has_not.is_empty() {
+        return Ok(wrong);
+    }
+    for family in families {
+        let saved = save_rules(bed, tool, *family)?;
+        let there = |pattern: &String| {
+            let pattern = twin_words(pattern, *family);
+            saved.lines().any(|line| line_matches(&pattern, line))
+        };
+        for pattern in spec.has.iter().filter(|pattern| !there(pattern)) {
+            wrong.push(format!("{family}: no rule is like `{pattern}`"));
+        }
+        for pattern in spec.has_not.iter().filter(|pattern| there(pattern)) {
+            wrong.push(format!("{family}: a rule is like `{pattern}`"));
+        }
+    }
+    Ok(wrong)
+}
+
+/// A pattern with every IPv4 address in it (alone, with a port or a prefix length) in `family`.
+fn twin_words(pattern: &str, family: Family) -> String {
+    let words: Vec<String> = pattern
+        .split(' ')
+        .map(|word| {
+            if let Ok(address) = word.parse::<IpAddr>() {
+                return family.twin(address).to_string();
+            }
+            if let Ok(socket) = word.parse::<SocketAddr>() {
+                return family.twin_socket(socket).to_string();
+            }
+            match word
+                .strip_suffix("/32")
+                .and_then(|host| host.parse::<IpAddr>().ok())
+            {
+                Some(host) if family == Family::IPv6 => format!("{}/128", family.twin(host)),
+                _ => word.to_owned(),
+            }
+        })
+        .collect();
+    words.join(" ")
 }
 
 #[cfg(test)]

@@ -1,22 +1,22 @@
 //! Running cases against one backend.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::expand::expand_service;
-use super::expect::{Expect, judge, wrong_source};
-use super::format::{Case, PacketSpec, ProxyAction, ServiceSpec, Step};
+use super::format::{Case, ProxyAction, Step};
 use super::manifests::{Manifests, node_objects};
-use super::rules::{line_matches, per_service_chains, save_rules};
+use super::packets::Sender;
+use super::rules::{check_rules, per_service_chains, save_rules};
+use super::servers::serve_endpoints_of;
+use super::service::ServiceSpec;
 use crate::testbed::{
-    Connection, Family, IptablesTool, Outcome, Place, Probe, Protocol, Proxy, ProxyOptions,
-    Testbed, endpoint_place, wait_for,
+    Family, IptablesTool, Outcome, Place, Probe, Protocol, Proxy, ProxyOptions, Testbed, wait_for,
 };
 
 /// The Service that tells when a change is in the kernel: its endpoint's port changes with it.
@@ -30,15 +30,6 @@ const PROGRAMMED_LIMIT: Duration = Duration::from_secs(15);
 const POLL_EVERY: Duration = Duration::from_millis(15);
 /// A marker probe that meets a passing refusal would else wait for TCP's retry.
 const MARKER_TIMEOUT: Duration = Duration::from_millis(250);
-/// Packets sent at once for one expectation, and how often again until every endpoint was seen.
-const PACKETS_A_ROUND: usize = 6;
-const MAX_ROUNDS: usize = 40;
-/// Packets for an expectation that costs its whole time-out.
-const PACKETS_IN_VAIN: usize = 2;
-/// "Dropped" must outlast the first retry of a TCP client, at which a refusal would show.
-const DROP_TIMEOUT_TCP: Duration = Duration::from_millis(1300);
-const DROP_TIMEOUT_UDP: Duration = Duration::from_millis(600);
-
 /// A backend: how the proxy is started to use it.
 #[derive(Debug, Clone, Copy)]
 pub struct Backend {
@@ -107,18 +98,16 @@ struct State<'c> {
     case: &'c Case,
     services: BTreeMap<String, ServiceSpec>,
     objects: Vec<Value>,
-    flows: Mutex<HashMap<(String, Family), Connection>>,
-    remembered: Mutex<HashMap<(String, Family), SocketAddr>>,
+    sender: Sender<'c>,
 }
 
 impl<'c> State<'c> {
-    fn new(case: &'c Case) -> Self {
+    fn new(bed: &'c Testbed, tool: IptablesTool, case: &'c Case) -> Self {
         Self {
             case,
             services: case.services.clone(),
             objects: case.objects.clone(),
-            flows: Mutex::new(HashMap::new()),
-            remembered: Mutex::new(HashMap::new()),
+            sender: Sender::new(bed, tool),
         }
     }
 }
@@ -149,10 +138,10 @@ impl<'a> CaseRunner<'a> {
         for object in objects {
             serve_endpoints_of(self.bed, object)?;
         }
-        let state = State::new(case);
+        let state = State::new(self.bed, self.backend.tool, case);
         let mut wrong = Vec::new();
         for step in &case.steps {
-            wrong.extend(self.check_packets(&state, &step.packets)?);
+            wrong.extend(state.sender.check(&step.packets, &case.families));
         }
         Ok(wrong)
     }
@@ -198,7 +187,7 @@ impl<'a> CaseRunner<'a> {
     }
 
     fn run_steps(&mut self, case: &Case) -> Result<(), CaseFailure> {
-        let mut state = State::new(case);
+        let mut state = State::new(self.bed, self.backend.tool, case);
         for (number, step) in case.steps.iter().enumerate() {
             let what = match self.run_step(&mut state, step, number == 0) {
                 Ok(wrong) if wrong.is_empty() => continue,
@@ -239,8 +228,16 @@ impl<'a> CaseRunner<'a> {
             self.wait_programmed()?;
         }
         std::thread::sleep(step.wait);
-        let mut wrong = self.check_packets(state, &step.packets)?;
-        wrong.extend(self.check_rules(state, step)?);
+        let families = &state.case.families;
+        let mut wrong = state.sender.check(&step.packets, families);
+        if !step.rules.has.is_empty() || !step.rules.has_not.is_empty() {
+            wrong.extend(check_rules(
+                self.bed,
+                self.backend.tool,
+                &step.rules,
+                families,
+            )?);
+        }
         Ok(wrong)
     }
 
@@ -383,190 +380,6 @@ impl<'a> CaseRunner<'a> {
         }
         Ok(())
     }
-
-    fn check_rules(&self, state: &State<'_>, step: &Step) -> Result<Vec<String>> {
-        let mut wrong = Vec::new();
-        if step.rules.has.is_empty() && step.rules.has_not.is_empty() {
-            return Ok(wrong);
-        }
-        for family in &state.case.families {
-            let saved = save_rules(self.bed, self.backend.tool, *family)?;
-            let there = |pattern: &String| {
-                let pattern = twin_words(pattern, *family);
-                saved.lines().any(|line| line_matches(&pattern, line))
-            };
-            for pattern in step.rules.has.iter().filter(|pattern| !there(pattern)) {
-                wrong.push(format!("{family}: no rule is like `{pattern}`"));
-            }
-            for pattern in step.rules.has_not.iter().filter(|pattern| there(pattern)) {
-                wrong.push(format!("{family}: a rule is like `{pattern}`"));
-            }
-        }
-        Ok(wrong)
-    }
-
-    fn check_packets(&self, state: &State<'_>, packets: &[PacketSpec]) -> Result<Vec<String>> {
-        let wrong = Mutex::new(Vec::new());
-        let note = |line: String| {
-            wrong
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(line);
-        };
-        std::thread::scope(|scope| {
-            for packet in packets {
-                if packet
-                    .only
-                    .as_ref()
-                    .is_some_and(|tools| !tools.iter().any(|tool| tool.is(self.backend.tool)))
-                {
-                    continue;
-                }
-                for family in packet.families.as_ref().unwrap_or(&state.case.families) {
-                    let note = &note;
-                    scope.spawn(move || {
-                        if let Err(error) = self.check_packet(state, packet, *family) {
-                            note(format!(
-                                "{} {family} {} {} -> {}: expected {}{}; got: {error:#}",
-                                packet.id,
-                                packet.proto,
-                                packet.from,
-                                family.twin_socket(packet.to),
-                                packet.expect,
-                                match packet.masq {
-                                    Some(true) => ", masqueraded",
-                                    Some(false) => ", not masqueraded",
-                                    None => "",
-                                }
-                            ));
-                        }
-                    });
-                }
-            }
-        });
-        let mut wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
-        wrong.sort();
-        Ok(wrong)
-    }
-
-    /// Tries until the expectation holds or its time is up.
-    fn check_packet(&self, state: &State<'_>, packet: &PacketSpec, family: Family) -> Result<()> {
-        let deadline = Instant::now() + packet.within;
-        loop {
-            let result = self.try_packet(state, packet, family);
-            if result.is_ok() || Instant::now() >= deadline {
-                return result;
-            }
-            std::thread::sleep(POLL_EVERY.max(packet.every));
-        }
-    }
-
-    fn try_packet(&self, state: &State<'_>, packet: &PacketSpec, family: Family) -> Result<()> {
-        let probe = probe_of(packet, family);
-        let remembered = match &packet.expect {
-            Expect::Same(name) | Expect::OtherThan(name) => {
-                let remembered = state
-                    .remembered
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                remembered.get(&(name.clone(), family)).copied()
-            }
-            _ => None,
-        };
-        let mut outcomes = Vec::new();
-        for round in 0..MAX_ROUNDS {
-            outcomes.extend(self.send(state, packet, &probe, family, round)?);
-            let enough = judge(&packet.expect, &outcomes, probe.to, remembered)
-                .map_err(anyhow::Error::msg)?;
-            for outcome in &outcomes {
-                if let Outcome::Answered(answer) = outcome {
-                    if let Some(wrong) = wrong_source(answer, packet.masq, packet.flow.is_some()) {
-                        bail!(wrong);
-                    }
-                    if answer.bytes != probe.bytes {
-                        bail!("{} of {} bytes arrived", answer.bytes, probe.bytes);
-                    }
-                }
-            }
-            let alone = matches!(packet.expect, Expect::OneOf { .. }) && round == 0;
-            if enough && !alone {
-                if let (
-                    Expect::OneOf {
-                        remember: Some(name),
-                        ..
-                    },
-                    Some(Outcome::Answered(answer)),
-                ) = (&packet.expect, outcomes.first())
-                {
-                    let mut remembered = state
-                        .remembered
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner);
-                    remembered.insert((name.clone(), family), answer.by);
-                }
-                return Ok(());
-            }
-        }
-        let hit: std::collections::BTreeSet<String> = outcomes
-            .iter()
-            .filter_map(|outcome| match outcome {
-                Outcome::Answered(answer) => Some(answer.by.to_string()),
-                _ => None,
-            })
-            .collect();
-        bail!("after {} packets only {hit:?} answered", outcomes.len())
-    }
-
-    fn send(
-        &self,
-        state: &State<'_>,
-        packet: &PacketSpec,
-        probe: &Probe,
-        family: Family,
-        round: usize,
-    ) -> Result<Vec<Outcome>> {
-        let Some(flow) = &packet.flow else {
-            let count = match packet.expect {
-                Expect::Drop | Expect::Reject => PACKETS_IN_VAIN,
-                // The first decides where the others must go; it may not race with them.
-                Expect::OneOf { .. } if round == 0 => 1,
-                Expect::OtherThan(_) => 1,
-                _ => PACKETS_A_ROUND,
-            };
-            return self.bed.probe_all(&vec![probe.clone(); count]);
-        };
-        let key = (flow.clone(), family);
-        let known = state
-            .flows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key);
-        let connection = match known {
-            Some(connection) => connection,
-            None => self.bed.connect(probe)?,
-        };
-        let outcome = connection.ask(self.bed, probe.timeout)?;
-        state
-            .flows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, connection);
-        Ok(vec![outcome])
-    }
-}
-
-fn probe_of(packet: &PacketSpec, family: Family) -> Probe {
-    let mut probe = Probe::new(packet.from, packet.proto, family.twin_socket(packet.to));
-    probe.source = packet
-        .source
-        .map(|address| SocketAddr::new(family.twin(address), 0));
-    probe.bytes = packet.bytes;
-    match (&packet.expect, packet.proto) {
-        (Expect::Drop, Protocol::Tcp) => probe.timeout = DROP_TIMEOUT_TCP,
-        (_, Protocol::Udp) => probe.timeout = DROP_TIMEOUT_UDP,
-        _ => {}
-    }
-    probe
 }
 
 fn marker_probes() -> Result<Vec<Probe>> {
@@ -582,71 +395,4 @@ fn marker_probes() -> Result<Vec<Probe>> {
             .timeout(MARKER_TIMEOUT)
         })
         .collect())
-}
-
-/// Starts an echo server for every endpoint of a slice that lives in the testbed.
-fn serve_endpoints_of(bed: &Testbed, object: &Value) -> Result<()> {
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let mut pairs: Vec<(Value, Value)> = Vec::new();
-    if object["kind"] == "EndpointSlice" {
-        for endpoint in list(&object["endpoints"]) {
-            for port in list(&object["ports"]) {
-                pairs.push((endpoint["addresses"][0].clone(), port));
-            }
-        }
-    } else if object["kind"] == "Endpoints" {
-        for subset in list(&object["subsets"]) {
-            for address in list(&subset["addresses"])
-                .iter()
-                .chain(&list(&subset["notReadyAddresses"]))
-            {
-                for port in list(&subset["ports"]) {
-                    pairs.push((address["ip"].clone(), port));
-                }
-            }
-        }
-    }
-    for (address, port) in pairs {
-        let address = address
-            .as_str()
-            .and_then(|text| text.parse::<IpAddr>().ok());
-        let number = port["port"]
-            .as_u64()
-            .and_then(|number| u16::try_from(number).ok());
-        let protocol = match port["protocol"].as_str() {
-            Some("UDP") => Protocol::Udp,
-            Some("SCTP") => continue,
-            _ => Protocol::Tcp,
-        };
-        if let (Some(address), Some(number)) = (address, number)
-            && endpoint_place(address).is_some()
-            && number != 0
-        {
-            bed.serve_endpoint(protocol, SocketAddr::new(address, number))?;
-        }
-    }
-    Ok(())
-}
-
-/// A pattern with every IPv4 address in it (alone, with a port or a prefix length) in `family`.
-fn twin_words(pattern: &str, family: Family) -> String {
-    let words: Vec<String> = pattern
-        .split(' ')
-        .map(|word| {
-            if let Ok(address) = word.parse::<IpAddr>() {
-                return family.twin(address).to_string();
-            }
-            if let Ok(socket) = word.parse::<SocketAddr>() {
-                return family.twin_socket(socket).to_string();
-            }
-            match word
-                .strip_suffix("/32")
-                .and_then(|host| host.parse::<IpAddr>().ok())
-            {
-                Some(host) if family == Family::IPv6 => format!("{}/128", family.twin(host)),
-                _ => word.to_owned(),
-            }
-        })
-        .collect();
-    words.join(" ")
 }

@@ -81,6 +81,7 @@ impl Testbed {
         require_tools(&["ip"])?;
         sweep::sweep_leftovers()?;
         cgroup::sweep_leftovers();
+        sweep::sweep_work_dirs();
         let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
         let id = format!("sy{}-{instance}", std::process::id());
         let mut bed = Self {

@@ -22,6 +22,24 @@ pub(super) fn sweep_leftovers() -> Result<()> {
     Ok(())
 }
 
+/// Removes the work directories of testbeds whose process no longer runs.
+pub(super) fn sweep_work_dirs() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name
+            .to_str()
+            .and_then(owner_pid)
+            .is_some_and(|pid| !is_running(pid))
+        {
+            // Another sweeper may be faster.
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+}
+
 /// The process number in `sy<pid>-<n>-<place>`.
 pub(super) fn owner_pid(name: &str) -> Option<&str> {
     let (pid, _) = name.strip_prefix("sy")?.split_once('-')?;

@@ -214,35 +214,31 @@ impl Rules {
             programmed: &self.programmed,
         };
         let script = renderer.render(&steps);
-        if let Err(failed) = self.run(&script) {
+        if let Err(error) = self.write(&script, &steps) {
             self.needs_reconcile = true;
-            return Err(failed.error);
-        }
-        if let Some(set) = &mut self.cluster_ips {
-            let followed = set.follow(
-                steps
-                    .iter()
-                    .map(|step| (step.old.as_deref(), step.new.as_deref())),
-            );
-            if let Err(error) = followed {
-                self.needs_reconcile = true;
-                return Err(error.into());
-            }
+            return Err(error);
         }
         for step in &steps {
             self.note(step);
         }
-        Ok(Report {
-            rules_written: script.rules(),
-            ..Report::default()
-        })
+        let mut report = Report::default();
+        report.wrote(script.rules());
+        Ok(report)
     }
 
-    /// Whether a change touches a plan that is refused: what the kernel holds of it is not
-    /// known well enough to write only the difference.
-    #[must_use]
-    pub fn is_refused(&self, id: &PlanId) -> bool {
-        self.refused.contains_key(id)
+    fn write(&mut self, script: &Script, steps: &[Step]) -> Result<(), ToolError> {
+        let changes = steps
+            .iter()
+            .map(|step| (step.old.as_deref(), step.new.as_deref()));
+        let added = match &mut self.cluster_ips {
+            Some(set) => set.follow(changes)?,
+            None => Vec::new(),
+        };
+        self.run(script).map_err(|failed| failed.error)?;
+        match &mut self.cluster_ips {
+            Some(set) => Ok(set.add(&added)?),
+            None => Ok(()),
+        }
     }
 
     /// The kernel now holds this step.

@@ -85,11 +85,14 @@ impl ClusterIps {
         Ok(missing.len() + surplus.len())
     }
 
-    /// Follows plans that changed, each given as it was and as it is.
+    /// Follows plans that change, each given as it was and as it will be. What nobody holds any
+    /// more leaves the set at once, before its other rules go: a packet that no rule serves any
+    /// longer must not be refused by this one. What is new is returned, to be added with
+    /// [`Self::add`] once its other rules are there.
     pub(super) fn follow<'a>(
         &mut self,
         changes: impl Iterator<Item = (Option<&'a ServicePlan>, Option<&'a ServicePlan>)>,
-    ) -> Result<(), IpsetError> {
+    ) -> Result<Vec<Entry>, IpsetError> {
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for (old, new) in changes {
             before.extend(old.and_then(ServicePlan::cluster_ip));
@@ -113,14 +116,19 @@ impl ClusterIps {
                 }
             }
         }
-        if !added.is_empty() {
-            self.grow()?;
-            self.ipset.add(self.name, &added)?;
-        }
         if !removed.is_empty() {
             self.ipset.remove(self.name, &removed)?;
         }
-        Ok(())
+        Ok(added)
+    }
+
+    /// Adds what [`Self::follow`] returned.
+    pub(super) fn add(&mut self, added: &[Entry]) -> Result<(), IpsetError> {
+        if added.is_empty() {
+            return Ok(());
+        }
+        self.grow()?;
+        self.ipset.add(self.name, added)
     }
 
     /// Makes room before the set is full.
