@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use switchyard_tests::cases::{IngressSpec, Manifests, ServiceSpec, expand_service, node_objects};
 use switchyard_tests::testbed::{
-    Family, HttpAnswer, IptablesTool, Place, Proxy, ProxyOptions, Testbed, wait_for,
+    Family, HttpAnswer, IptablesTool, Outcome, Place, Probe, Protocol, Proxy, ProxyOptions,
+    Testbed, wait_for,
 };
 
 const FAMILIES: [Family; 2] = [Family::IPv4, Family::IPv6];
@@ -148,5 +149,26 @@ fn sync_metrics_follow_changes_and_rest_without() -> Result<()> {
         (mode.status, mode.body.trim()) == (200, "iptables"),
         "{mode:?}"
     );
+    Ok(())
+}
+
+/// What the kernel counts for our rules (nfacct) arrives in the metrics.
+#[test]
+fn packets_to_node_ports_on_localhost_are_counted() -> Result<()> {
+    const TOTAL: &str = "kubeproxy_iptables_localhost_nodeports_accepted_packets_total";
+    let stage = Stage::new()?;
+    stage.put("Cluster", &["10.244.2.51"])?;
+    stage
+        .bed
+        .serve_endpoint(Protocol::Tcp, "10.244.2.51:8080".parse()?)?;
+    let proxy = stage.start()?;
+    let before = proxy.metric(&stage.bed, TOTAL)?;
+    let to = SocketAddr::from(([127, 0, 0, 1], 30_560));
+    let outcome = stage
+        .bed
+        .probe(&Probe::new(Place::Node1, Protocol::Tcp, to))?;
+    ensure!(matches!(outcome, Outcome::Answered(_)), "{outcome}");
+    let after = proxy.metric(&stage.bed, TOTAL)?;
+    ensure!(after > before, "{before} before, {after} after");
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use switchyard_cluster::object::{IpFamily, Kind};
 use switchyard_cluster::source::{self, SourceError};
 use switchyard_cluster::store::Store;
@@ -73,6 +74,7 @@ pub enum StartError {
 /// When it can't start, or can't go on.
 pub async fn run(settings: Settings) -> Result<(), StartError> {
     check_privileges()?;
+    raise_descriptor_limit();
     let (updates_in, mut updates) = mpsc::channel(source::UPDATES_CAPACITY);
     let tools = find_tools()?;
     let mut source = start_source(&settings, updates_in).await?;
@@ -385,6 +387,16 @@ fn signals(kind: SignalKind) -> Result<tokio::signal::unix::Signal, StartError> 
 
 const fn system(what: &'static str, source: io::Error) -> StartError {
     StartError::System { what, source }
+}
+
+/// The relay for node ports on localhost takes a descriptor for each port; the soft limit is
+/// often 1,024 for no better reason than `select()`.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files can't be raised");
+    }
 }
 
 /// Fails early and clearly rather than at the first rule.

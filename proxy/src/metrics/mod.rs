@@ -5,6 +5,7 @@
 //! one: a line in the list of [`Metrics`] with its doc comment, which is also its help text,
 //! then the table of `docs/metrics.md` (a test says how to write it anew).
 
+mod accounting;
 mod definition;
 mod handle;
 mod label;
@@ -17,6 +18,7 @@ pub use label::{Direction, HealthCode, Label, Table};
 use prometheus::{Registry, TextEncoder};
 use switchyard_cluster::object::{IpFamily, Kind, Protocol};
 
+use crate::backend::iptables::nfacct_names;
 use handle::Handle;
 
 /// The content type of [`Metrics::render`]: the text format, version 0.0.4.
@@ -205,6 +207,16 @@ impl Metrics {
     /// A metric that can't be written as text.
     pub fn render(&self) -> Result<String, MetricsError> {
         self.look_at_process();
+        accounting::read(&[
+            (
+                nfacct_names::INVALID_DROPPED,
+                &self.ct_state_invalid_dropped,
+            ),
+            (
+                nfacct_names::LOCALHOST_NODE_PORTS,
+                &self.localhost_nodeports_accepted,
+            ),
+        ]);
         Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 
