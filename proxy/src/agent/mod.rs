@@ -4,6 +4,7 @@
 //! While it writes, changes gather in [`pending`] and go out together; when it is idle they
 //! go out at once.
 
+mod host;
 mod journal;
 mod node;
 mod observe;

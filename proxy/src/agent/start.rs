@@ -3,13 +3,10 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use switchyard_cluster::object::{IpFamily, Kind};
 use switchyard_cluster::source::{self, SourceError};
 use switchyard_cluster::store::Store;
@@ -22,13 +19,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::pending::Pending;
 use super::worker::Worker;
-use super::{Agent, Done, finished, node};
+use super::{Agent, Done, finished, host, node};
 use crate::addresses::AddressWatch;
 use crate::backend::iptables::{self, Config, Rules, Tool, ToolError};
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::health::{ServiceChecks, SharedState, State, metrics_server, proxy_health};
 use crate::metrics::{Metrics, MetricsError};
-use crate::plan::{NodeContext, NodePortAddresses, PlanTable};
+use crate::plan::{NodeContext, PlanTable};
 use crate::relay::{Limits, Relay};
 use crate::settings::{Settings, Source};
 use crate::sysctl;
@@ -37,8 +34,6 @@ use crate::sysctl;
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// When it is said what the start still waits for, and how often again.
 const WAITING_NOTICE: Duration = Duration::from_secs(10);
-/// The capability to change rules, as a bit of `CapEff` in `/proc/self/status`.
-const CAP_NET_ADMIN_BIT: u32 = 12;
 
 /// Why the agent could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -73,10 +68,10 @@ pub enum StartError {
 /// # Errors
 /// When it can't start, or can't go on.
 pub async fn run(settings: Settings) -> Result<(), StartError> {
-    check_privileges()?;
-    raise_descriptor_limit();
+    host::check_privileges()?;
+    host::raise_descriptor_limit();
     let (updates_in, mut updates) = mpsc::channel(source::UPDATES_CAPACITY);
-    let tools = find_tools()?;
+    let tools = host::find_tools()?;
     let mut source = start_source(&settings, updates_in).await?;
     let mut addresses = AddressWatch::open()
         .map_err(|error| system("listing the node's addresses", io::Error::other(error)))?;
@@ -122,7 +117,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
 /// # Errors
 /// The first one; what can be removed is, all the same.
 pub fn cleanup() -> Result<(), StartError> {
-    check_privileges()?;
+    host::check_privileges()?;
     let mut first_error = None;
     let mut any = false;
     for family in IpFamily::BOTH {
@@ -149,23 +144,13 @@ pub(super) fn config(agent: &Agent, family: IpFamily) -> Config {
         masquerade_mark: agent.settings.masquerade_mark,
         masquerade_all: agent.settings.masquerade_all,
         detector: agent.node.detector.clone(),
-        localhost_node_ports: family == IpFamily::V4 && localhost_node_ports(&agent.settings),
+        localhost_node_ports: family == IpFamily::V4 && host::localhost_node_ports(&agent.settings),
         node_port_addresses: agent.node_port_addresses(family, &agent.local_addresses),
         drop_invalid: sysctl::tcp_is_strict(Path::new(sysctl::PROC_SYS)),
         nfacct: true,
         endpoint_comments: !agent.large.contains(&family),
         cluster_ip_set: None,
     }
-}
-
-/// Whether node ports are to answer at 127.0.0.1: not if the accepted addresses leave it out.
-fn localhost_node_ports(settings: &Settings) -> bool {
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    settings.localhost_node_ports
-        && match &settings.node_port_addresses {
-            NodePortAddresses::Primary => false,
-            accepted => accepted.accepts(loopback, &[]),
-        }
 }
 
 impl Agent {
@@ -179,7 +164,7 @@ impl Agent {
         let health = SharedState::new(State::new(settings.sync_period, &families));
         health.lock().set_node_eligible(true);
         serve(&settings, &health, &metrics);
-        set_up_kernel(&settings);
+        host::set_up_kernel(&settings);
         let runtime = Handle::current();
         let listen_at: Vec<IpAddr> = families
             .iter()
@@ -290,52 +275,6 @@ fn serve(settings: &Settings, health: &SharedState, metrics: &Arc<Metrics>) {
     }
 }
 
-fn set_up_kernel(settings: &Settings) {
-    let proc_sys = Path::new(sysctl::PROC_SYS);
-    let wanted = &settings.conntrack;
-    let conntrack = sysctl::ConntrackSettings {
-        max_per_core: wanted.max_per_core,
-        min: wanted.min,
-        tcp_established_timeout: wanted.tcp_established,
-        tcp_close_wait_timeout: wanted.tcp_close_wait,
-        tcp_be_liberal: wanted.tcp_be_liberal,
-        udp_timeout: wanted.udp,
-        udp_stream_timeout: wanted.udp_stream,
-    };
-    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
-    // What could not be set is in the log, with what it means.
-    let _ = sysctl::apply_conntrack(proc_sys, &conntrack, cpus);
-    if localhost_node_ports(settings) {
-        let _ = sysctl::apply_route_localnet(proc_sys);
-    }
-}
-
-/// The tools of every family the node has. One family without is a warning.
-fn find_tools() -> Result<Vec<Tool>, StartError> {
-    let mut tools = Vec::new();
-    for family in IpFamily::BOTH {
-        if family == IpFamily::V6 && !has_ipv6() {
-            tracing::info!("this node has no IPv6: IPv4 only");
-            continue;
-        }
-        match Tool::find(family) {
-            Ok(tool) => {
-                tracing::info!(%family, version = %tool.version, "found iptables");
-                tools.push(tool);
-            }
-            Err(error) if family == IpFamily::V4 => return Err(error.into()),
-            Err(error) => tracing::warn!(%error, "IPv4 only"),
-        }
-    }
-    Ok(tools)
-}
-
-fn has_ipv6() -> bool {
-    let disabled = Path::new(sysctl::PROC_SYS).join("net/ipv6/conf/all/disable_ipv6");
-    Path::new("/proc/net/if_inet6").exists()
-        && std::fs::read_to_string(disabled).is_ok_and(|text| text.trim() != "1")
-}
-
 pub(crate) type SourceTask = JoinHandle<SourceError>;
 
 /// Starts what tells of the cluster's objects, after checking that it can.
@@ -385,33 +324,8 @@ fn signals(kind: SignalKind) -> Result<tokio::signal::unix::Signal, StartError> 
     signal(kind).map_err(|source| system("listening for signals", source))
 }
 
-const fn system(what: &'static str, source: io::Error) -> StartError {
+pub(super) const fn system(what: &'static str, source: io::Error) -> StartError {
     StartError::System { what, source }
-}
-
-/// The relay for node ports on localhost takes a descriptor for each port; the soft limit is
-/// often 1,024 for no better reason than `select()`.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files can't be raised");
-    }
-}
-
-/// Fails early and clearly rather than at the first rule.
-fn check_privileges() -> Result<(), StartError> {
-    let status = std::fs::read_to_string("/proc/self/status")
-        .map_err(|source| system("reading /proc/self/status", source))?;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
-        .unwrap_or(0);
-    if effective & (1 << CAP_NET_ADMIN_BIT) == 0 {
-        return Err(StartError::NotPrivileged);
-    }
-    Ok(())
 }
 
 fn unix_ns() -> i64 {

@@ -14,9 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use super::folder::{Identity, identity};
 use super::writing::Writing;
 
-/// After the last sign of a change nothing more must come for this long: programs write a
-/// file in several steps.
-const QUIET_MS: u64 = 50;
+/// After the last sign of a change nothing more must come for this long: several files are
+/// often put in place together. (A file that is still being written is waited for by itself.)
+const QUIET_MS: u64 = 10;
 /// A folder that never comes to rest is read anyway after this long.
 const LONGEST_WAIT_MS: u64 = 500;
 /// More folders than this are not watched: the folder itself, the one it is in, and those

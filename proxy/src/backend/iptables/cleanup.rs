@@ -5,7 +5,7 @@ use switchyard_netlink::nfacct::{Acct, AcctError};
 use super::batch::Batch;
 use super::fixed::{self, Table};
 use super::read::TableState;
-use super::reconcile::is_per_service;
+use super::survey::is_per_service;
 use super::tool::{Tool, ToolError};
 use super::{Shared, cluster_ips, names, nfacct_names};
 

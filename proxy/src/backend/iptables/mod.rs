@@ -29,6 +29,7 @@ mod reconcile;
 mod render;
 #[cfg(test)]
 mod simulation;
+mod survey;
 mod tampering;
 mod tool;
 

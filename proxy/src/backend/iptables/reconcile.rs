@@ -1,42 +1,23 @@
 //! Reading what is there, and writing the difference to what should be.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
-
-use switchyard_cluster::object::{ObjectName, Protocol};
 
 use super::apply::{Report, RuleCounts, Rules};
 use super::batch::Batch;
 use super::compile::{Fragment, compile};
 use super::config::Config;
-use super::difference::rules_in;
 use super::fixed::{self, Table};
-use super::read::{RuleHash, TableState};
+use super::read::RuleHash;
 use super::render::chains_per_commit;
+use super::survey::{Survey, Tables, is_api_server, is_per_service};
 use super::tool::ToolError;
 use super::{Shared, names};
-use crate::plan::{PlanId, ServicePlan};
+use crate::plan::ServicePlan;
 
 /// How many plans may be taken out of the shared chains, one after the other, before a sync
 /// gives up and is tried again later.
 const SHARED_REFUSALS: usize = 32;
-
-/// The tables as they are read.
-struct Tables {
-    mangle: TableState,
-    filter: TableState,
-    nat: TableState,
-}
-
-impl Tables {
-    const fn table(&self, table: Table) -> &TableState {
-        match table {
-            Table::Mangle => &self.mangle,
-            Table::Filter => &self.filter,
-            Table::Nat => &self.nat,
-        }
-    }
-}
 
 impl Rules {
     /// Reads all tables, compares them with `plans` and writes the difference: at start this
@@ -327,13 +308,6 @@ impl Rules {
     }
 }
 
-/// Whether a chain of this name belongs to a single Service port.
-pub(super) fn is_per_service(name: &str) -> bool {
-    names::PER_SERVICE_PREFIXES
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
-}
-
 fn write_fragment(batch: &mut Batch, fragment: &Fragment) {
     for chain in &fragment.chains {
         batch.chain(&chain.name);
@@ -341,86 +315,6 @@ fn write_fragment(batch: &mut Batch, fragment: &Fragment) {
     for chain in &fragment.chains {
         for rule in &chain.rules {
             batch.append(&chain.name, rule);
-        }
-    }
-}
-
-fn is_api_server(id: &PlanId) -> bool {
-    id.service == ObjectName::new("default", "kubernetes") && id.protocol == Protocol::Tcp
-}
-
-/// What should be there, compared with what is.
-struct Survey<'a> {
-    /// Plans with a chain that differs.
-    dirty: Vec<&'a Arc<ServicePlan>>,
-    dirty_chains: usize,
-    /// Names of all chains of single plans that should be there.
-    chains: HashSet<String>,
-    /// Rules of shared chains, by the plan they belong to.
-    shared: BTreeMap<Shared, Vec<(&'a PlanId, String)>>,
-    /// Rules of KUBE-SERVICES that must not wait until the end.
-    early: Vec<(&'a PlanId, String)>,
-}
-
-impl<'a> Survey<'a> {
-    fn of(plans: &[&'a Arc<ServicePlan>], config: &Config, tables: &Tables) -> Self {
-        let mut survey = Self {
-            dirty: Vec::new(),
-            dirty_chains: 0,
-            chains: HashSet::new(),
-            shared: BTreeMap::new(),
-            early: Vec::new(),
-        };
-        for plan in plans {
-            let fragment = compile(plan, config);
-            let differs = |chain: &&super::compile::Chain| {
-                !tables.nat.has_chain(&chain.name)
-                    || tables.nat.rules(&chain.name) != RuleHash::all(&chain.rules)
-            };
-            let dirty_chains = fragment.chains.iter().filter(differs).count();
-            if dirty_chains > 0 {
-                survey.dirty.push(plan);
-                survey.dirty_chains += dirty_chains;
-                if is_api_server(&plan.id) {
-                    let rules = rules_in(&fragment, Shared::NatServices);
-                    let missing = rules
-                        .filter(|(_, rule)| !tables.nat.has_rule(names::SERVICES, rule))
-                        .map(|(_, rule)| (&plan.id, rule.clone()));
-                    survey.early.extend(missing);
-                }
-            }
-            survey
-                .chains
-                .extend(fragment.chains.into_iter().map(|chain| chain.name));
-            for (shared, rule) in fragment.shared {
-                survey
-                    .shared
-                    .entry(shared)
-                    .or_default()
-                    .push((&plan.id, rule));
-            }
-        }
-        survey
-    }
-
-    fn shared(&self, shared: Shared) -> impl Iterator<Item = &(&'a PlanId, String)> {
-        self.shared.get(&shared).into_iter().flatten()
-    }
-
-    /// A plan whose chains were refused: what is in the shared chains for it stays only if
-    /// the chains it jumps to are there from before.
-    fn leave_out(&mut self, id: &PlanId, tables: &Tables) {
-        for rules in self.shared.values_mut() {
-            rules.retain(|(owner, rule)| {
-                let target = rule.rsplit_once("-j ").map_or("", |(_, target)| target);
-                *owner != id || !is_per_service(target) || tables.nat.has_chain(target)
-            });
-        }
-    }
-
-    fn drop_shared(&mut self, id: &PlanId) {
-        for rules in self.shared.values_mut() {
-            rules.retain(|(owner, _)| *owner != id);
         }
     }
 }

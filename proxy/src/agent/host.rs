@@ -1,0 +1,99 @@
+//! What the machine must have and how it is set up.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZero;
+use std::path::Path;
+use std::thread;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use switchyard_cluster::object::IpFamily;
+
+use super::start::{StartError, system};
+use crate::backend::iptables::Tool;
+use crate::plan::NodePortAddresses;
+use crate::settings::Settings;
+use crate::sysctl;
+
+/// The capability to change rules, as a bit of `CapEff` in `/proc/self/status`.
+const CAP_NET_ADMIN_BIT: u32 = 12;
+
+/// Fails early and clearly rather than at the first rule.
+pub(super) fn check_privileges() -> Result<(), StartError> {
+    let status = std::fs::read_to_string("/proc/self/status")
+        .map_err(|source| system("reading /proc/self/status", source))?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .unwrap_or(0);
+    if effective & (1 << CAP_NET_ADMIN_BIT) == 0 {
+        return Err(StartError::NotPrivileged);
+    }
+    Ok(())
+}
+
+/// The relay for node ports on localhost takes a descriptor for each port; the soft limit is
+/// often 1,024 for no better reason than `select()`.
+pub(super) fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files can't be raised");
+    }
+}
+
+/// The tools of every family the node has. One family without is a warning.
+pub(super) fn find_tools() -> Result<Vec<Tool>, StartError> {
+    let mut tools = Vec::new();
+    for family in IpFamily::BOTH {
+        if family == IpFamily::V6 && !has_ipv6() {
+            tracing::info!("this node has no IPv6: IPv4 only");
+            continue;
+        }
+        match Tool::find(family) {
+            Ok(tool) => {
+                tracing::info!(%family, version = %tool.version, "found iptables");
+                tools.push(tool);
+            }
+            Err(error) if family == IpFamily::V4 => return Err(error.into()),
+            Err(error) => tracing::warn!(%error, "IPv4 only"),
+        }
+    }
+    Ok(tools)
+}
+
+fn has_ipv6() -> bool {
+    let disabled = Path::new(sysctl::PROC_SYS).join("net/ipv6/conf/all/disable_ipv6");
+    Path::new("/proc/net/if_inet6").exists()
+        && std::fs::read_to_string(disabled).is_ok_and(|text| text.trim() != "1")
+}
+
+pub(super) fn set_up_kernel(settings: &Settings) {
+    let proc_sys = Path::new(sysctl::PROC_SYS);
+    let wanted = &settings.conntrack;
+    let conntrack = sysctl::ConntrackSettings {
+        max_per_core: wanted.max_per_core,
+        min: wanted.min,
+        tcp_established_timeout: wanted.tcp_established,
+        tcp_close_wait_timeout: wanted.tcp_close_wait,
+        tcp_be_liberal: wanted.tcp_be_liberal,
+        udp_timeout: wanted.udp,
+        udp_stream_timeout: wanted.udp_stream,
+    };
+    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+    // What could not be set is in the log, with what it means.
+    let _ = sysctl::apply_conntrack(proc_sys, &conntrack, cpus);
+    if localhost_node_ports(settings) {
+        let _ = sysctl::apply_route_localnet(proc_sys);
+    }
+}
+
+/// Whether node ports are to answer at 127.0.0.1: not if the accepted addresses leave it out.
+pub(super) fn localhost_node_ports(settings: &Settings) -> bool {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    settings.localhost_node_ports
+        && match &settings.node_port_addresses {
+            NodePortAddresses::Primary => false,
+            accepted => accepted.accepts(loopback, &[]),
+        }
+}
