@@ -13,7 +13,7 @@ mod start;
 mod sync;
 mod worker;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::addresses::LocalAddresses;
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::health::{Moment, ServiceChecks, SharedState};
 use crate::metrics::Metrics;
-use crate::plan::{NodeContext, PlanId, PlanTable, PlannedService, plan_service};
+use crate::plan::{Conflict, NodeContext, PlanId, PlanTable, PlannedService, plan_service};
 use crate::relay::Relay;
 use crate::settings::{Settings, Source};
 use pending::{Pending, Taken};
@@ -60,6 +60,8 @@ struct Agent {
     node_was_seen: bool,
     local_addresses: Arc<LocalAddresses>,
     table: PlanTable,
+    /// Ports that do without an address, by their Service, as they were last said.
+    conflicts: HashMap<ObjectName, Vec<Conflict>>,
     pending: Pending,
     /// `None` while it works.
     worker: Option<Worker>,
@@ -273,13 +275,28 @@ impl Agent {
             for change in self.table.update(&name, created, planned) {
                 self.pending.add(change);
             }
-            for conflict in self.table.conflicts(&name) {
-                tracing::warn!(
-                    service_port = %conflict.loser, frontend = ?conflict.frontend,
-                    owner = %conflict.owner,
-                    "does without an address that an older Service has"
-                );
-            }
+            self.report_conflicts(name);
+        }
+    }
+
+    /// Says once which ports of a Service do without an address.
+    fn report_conflicts(&mut self, service: ObjectName) {
+        let conflicts = self.table.conflicts(&service);
+        let known = self.conflicts.get(&service).map_or(&[][..], Vec::as_slice);
+        for conflict in conflicts
+            .iter()
+            .filter(|conflict| !known.contains(conflict))
+        {
+            tracing::warn!(
+                service_port = %conflict.loser, frontend = ?conflict.frontend,
+                owner = %conflict.owner,
+                "does without an address that an older Service has"
+            );
+        }
+        if conflicts.is_empty() {
+            self.conflicts.remove(&service);
+        } else {
+            self.conflicts.insert(service, conflicts);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Setting everything up, and the loop that drives the agent.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -195,6 +195,7 @@ impl Agent {
             node_was_seen: false,
             local_addresses: Arc::clone(addresses.current()),
             table: PlanTable::default(),
+            conflicts: HashMap::new(),
             pending: Pending::default(),
             worker: None,
             not_before: Instant::now(),

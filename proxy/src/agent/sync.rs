@@ -130,8 +130,11 @@ impl Agent {
             self.failures += 1;
             self.not_before = Instant::now() + pause.min(self.settings.sync_period);
         }
-        self.pending.reconcile.extend(failed);
-        self.pending.triggers_unix_ns.extend(taken.triggers_unix_ns);
+        // All families: what follows a sync (conntrack) is then done for the changes of both.
+        self.pending.rewrite(self.families.iter().copied());
+        for trigger in taken.triggers_unix_ns {
+            self.pending.triggered(trigger);
+        }
         self.queued();
     }
 

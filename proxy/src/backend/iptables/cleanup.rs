@@ -4,7 +4,7 @@ use switchyard_netlink::nfacct::{Acct, AcctError};
 
 use super::batch::Batch;
 use super::fixed::{self, Table};
-use super::read::TableState;
+use super::read::{RuleHash, TableState};
 use super::survey::is_per_service;
 use super::tool::{Tool, ToolError};
 use super::{Shared, cluster_ips, names, nfacct_names};
@@ -49,7 +49,13 @@ fn clean_table(tool: &Tool, table: Table) -> Result<(), ToolError> {
         if jump.rule.ends_with(names::FIREWALL) && !jump.rule.ends_with(names::PROXY_FIREWALL) {
             continue;
         }
-        if state.has_rule(jump.from, &jump.rule) {
+        // Every one of them: with a jump left its chain could not go.
+        let wanted = RuleHash::of(&jump.rule);
+        let there = state
+            .rules(jump.from)
+            .iter()
+            .filter(|rule| **rule == wanted);
+        for _ in there {
             batch.section(table);
             batch.delete(jump.from, &jump.rule);
         }
