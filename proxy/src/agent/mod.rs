@@ -161,12 +161,17 @@ impl Agent {
             health.queued(*family, now);
             self.metrics.last_queued.set(*family, now.wall.into());
         }
-        self.metrics
+        self.show_pending();
+    }
+
+    fn show_pending(&self) {
+        let (metrics, pending) = (&self.metrics, &self.pending);
+        metrics
             .service_changes_pending
-            .set((), self.pending.service_changes);
-        self.metrics
+            .set((), pending.service_changes);
+        metrics
             .endpoint_changes_pending
-            .set((), self.pending.endpoint_changes);
+            .set((), pending.endpoint_changes);
     }
 
     fn first_lists_are_in(&mut self) {

@@ -10,9 +10,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::pending::Taken;
 use super::worker::{Job, Outcome, Worker};
 use super::{AUDIT_PERIOD, Agent, Done, REST_MAX, RETRY_PAUSE, journal, start};
-use crate::backend::iptables::{Report, ToolError};
+use crate::backend::iptables::{Report, RuleCounts, ToolError};
 use crate::health::Moment;
-use crate::metrics::{Direction, Table};
+use crate::metrics::{Amount, Direction, Table};
 use crate::plan::{PlanChange, ServicePlan};
 
 impl Agent {
@@ -147,9 +147,7 @@ impl Agent {
         } else {
             metrics.sync_partial_duration.observe(family, outcome.took);
         }
-        let (filter, nat) = outcome.totals;
-        metrics.iptables_rules.set((Table::Filter, family), filter);
-        metrics.iptables_rules.set((Table::Nat, family), nat);
+        show(&metrics.iptables_rules, family, outcome.totals);
         match &outcome.result {
             Ok(report) => {
                 self.succeeded(outcome, report, taken);
@@ -168,14 +166,11 @@ impl Agent {
 
     fn succeeded(&mut self, outcome: &Outcome, report: &Report, taken: &Taken) {
         let (family, metrics) = (outcome.family, &self.metrics);
-        let (filter, nat) = report.rules_written;
-        let last = &metrics.iptables_rules_last;
-        last.set((Table::Filter, family), filter);
-        last.set((Table::Nat, family), nat);
+        show(&metrics.iptables_rules_last, family, report.rules_written);
         let now = Moment::now();
         self.health.lock().updated(family, now);
         metrics.last_sync.set(family, now.wall.into());
-        let (took_ms, rules) = (outcome.took.as_millis(), filter + nat);
+        let (took_ms, rules) = (outcome.took.as_millis(), report.rules_written.total());
         if !outcome.full {
             if rules > 0 {
                 tracing::info!(%family, took_ms, rules_written = rules, "wrote the changes");
@@ -261,12 +256,7 @@ impl Agent {
                     .observe(*family, took);
             }
         }
-        self.metrics
-            .service_changes_pending
-            .set((), self.pending.service_changes);
-        self.metrics
-            .endpoint_changes_pending
-            .set((), self.pending.endpoint_changes);
+        self.show_pending();
         for kind in Kind::ALL {
             self.metrics.objects.set(kind, self.store.count(kind));
         }
@@ -299,6 +289,11 @@ impl Agent {
             metric.set((Direction::External, *family), external.count());
         }
     }
+}
+
+fn show(metric: &Amount<(Table, IpFamily)>, family: IpFamily, rules: RuleCounts) {
+    metric.set((Table::Filter, family), rules.filter);
+    metric.set((Table::Nat, family), rules.nat);
 }
 
 fn of_family(changes: &[PlanChange], family: IpFamily) -> Vec<PlanChange> {

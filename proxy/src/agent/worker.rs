@@ -1,12 +1,12 @@
 //! The one who writes: owns the backend, runs off the agent's own thread.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchyard_cluster::object::IpFamily;
 
-use crate::backend::iptables::{Config, Refusal, Report, Rules, ToolError};
+use crate::backend::iptables::{Config, Refusal, Report, RuleCounts, Rules, ToolError};
 use crate::plan::{PlanChange, PlanId, ServicePlan};
-use std::sync::Arc;
 
 /// Writes the rules of all families.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub(super) struct Outcome {
     pub(super) full: bool,
     pub(super) took: Duration,
     pub(super) result: Result<Report, ToolError>,
-    /// Rules of ours in the filter and in the nat table.
-    pub(super) totals: (usize, usize),
+    /// Rules of ours that there are now.
+    pub(super) totals: RuleCounts,
     pub(super) refused: Vec<(PlanId, Refusal)>,
 }
 

@@ -8,9 +8,9 @@ use switchyard_netlink::nfacct::Acct;
 
 use super::batch::Script;
 use super::cluster_ips::ClusterIps;
-use super::compile::compile;
 use super::config::Config;
-use super::difference::Step;
+use super::counts::RuleCounts;
+use super::difference::{Difference, Step};
 use super::fixed::{self, Table};
 use super::render::Renderer;
 use super::tampering::Tampering;
@@ -28,7 +28,6 @@ pub struct Rules {
     pub(super) refused: BTreeMap<PlanId, Refusal>,
     /// Rules of all programmed plans.
     pub(super) counts: RuleCounts,
-    pub(super) needs_reconcile: bool,
     /// `None` where the kernel or the tools have no ipset.
     pub(super) cluster_ips: Option<ClusterIps>,
     pub(super) tampering: Tampering,
@@ -44,24 +43,10 @@ pub struct Refusal {
 /// What a sync did.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Rules written to the filter and to the nat table, in this sync.
-    pub rules_written: (usize, usize),
+    /// Rules written in this sync.
+    pub rules_written: RuleCounts,
     /// Chains that were not as they should be (only found by reconciling).
     pub chains_repaired: usize,
-}
-
-impl Report {
-    pub(super) const fn wrote(&mut self, (filter, nat): (usize, usize)) {
-        self.rules_written.0 += filter;
-        self.rules_written.1 += nat;
-    }
-}
-
-/// How many rules stand in each table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct RuleCounts {
-    pub(super) nat: usize,
-    pub(super) filter: usize,
 }
 
 impl Rules {
@@ -77,7 +62,6 @@ impl Rules {
             programmed: HashMap::new(),
             refused: BTreeMap::new(),
             counts: RuleCounts::default(),
-            needs_reconcile: true,
         };
         rules.find_features();
         rules
@@ -152,42 +136,24 @@ impl Rules {
         &self.config
     }
 
-    /// The programs that write them.
+    /// How many rules of ours there are.
     #[must_use]
-    pub const fn tool(&self) -> &Tool {
-        &self.tool
-    }
-
-    /// How many rules of ours stand in the filter and in the nat table.
-    #[must_use]
-    pub fn rule_totals(&self) -> (usize, usize) {
-        let count = |table| {
-            let own = fixed::chains(&self.config);
-            let own = own.iter().filter(|chain| chain.table == table);
-            let tails = Shared::ALL.iter().filter(|shared| shared.table() == table);
-            own.map(|chain| chain.rules.len()).sum::<usize>()
-                + tails
-                    .map(|shared| fixed::tail(*shared, &self.config).len())
-                    .sum::<usize>()
-        };
-        let guards = fixed::firewall_rules(&self.config).len();
-        (
-            self.counts.filter + count(Table::Filter) + guards,
-            self.counts.nat + count(Table::Nat),
-        )
+    pub fn rule_totals(&self) -> RuleCounts {
+        let mut totals = self.counts;
+        for chain in fixed::chains(&self.config) {
+            totals.add(chain.table, chain.chain.rules.len());
+        }
+        for shared in Shared::ALL {
+            totals.add(shared.table(), fixed::tail(shared, &self.config).len());
+        }
+        totals.add(Table::Filter, fixed::firewall_rules(&self.config).len());
+        totals
     }
 
     /// The plans the kernel does not hold as they should be, and why.
     #[must_use]
     pub const fn refused(&self) -> &BTreeMap<PlanId, Refusal> {
         &self.refused
-    }
-
-    /// Whether the kernel may hold something else than what was written: then
-    /// [`Rules::reconcile`] comes next.
-    #[must_use]
-    pub const fn needs_reconcile(&self) -> bool {
-        self.needs_reconcile
     }
 
     /// Writes the changes as one batch.
@@ -213,17 +179,19 @@ impl Rules {
             variant: self.tool.variant,
             programmed: &self.programmed,
         };
-        let script = renderer.render(&steps);
-        if let Err(error) = self.write(&script, &steps) {
-            self.needs_reconcile = true;
-            return Err(error);
+        let differences: Vec<Difference> = steps
+            .iter()
+            .map(|step| Difference::of(step, &self.config))
+            .collect();
+        let script = renderer.render(&differences);
+        self.write(&script, &steps)?;
+        for (step, difference) in steps.into_iter().zip(&differences) {
+            self.note(step, difference);
         }
-        for step in &steps {
-            self.note(step);
-        }
-        let mut report = Report::default();
-        report.wrote(script.rules());
-        Ok(report)
+        Ok(Report {
+            rules_written: script.rules(),
+            ..Report::default()
+        })
     }
 
     fn write(&mut self, script: &Script, steps: &[Step]) -> Result<(), ToolError> {
@@ -242,21 +210,13 @@ impl Rules {
     }
 
     /// The kernel now holds this step.
-    fn note(&mut self, step: &Step) {
-        let old = match &step.new {
-            Some(new) => self.programmed.insert(step.id.clone(), Arc::clone(new)),
-            None => self.programmed.remove(&step.id),
-        };
-        if let Some(old) = old {
-            let (nat, filter) = compile(&old, &self.config).rule_counts();
-            self.counts.nat -= nat;
-            self.counts.filter -= filter;
+    fn note(&mut self, step: Step, difference: &Difference) {
+        match step.new {
+            Some(new) => drop(self.programmed.insert(step.id, new)),
+            None => drop(self.programmed.remove(&step.id)),
         }
-        if let Some(new) = &step.new {
-            let (nat, filter) = compile(new, &self.config).rule_counts();
-            self.counts.nat += nat;
-            self.counts.filter += filter;
-        }
+        self.counts += difference.new.rule_counts();
+        self.counts -= difference.old_rules;
     }
 
     pub(super) fn run(&self, script: &Script) -> Result<(), Box<RunError>> {

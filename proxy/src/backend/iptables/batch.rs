@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::compile::Chain;
+use super::counts::RuleCounts;
 use super::fixed::Table;
 use crate::plan::PlanId;
 
@@ -13,8 +15,7 @@ pub(super) struct Batch {
     open: Option<Table>,
     /// From which line on (counted from 1) lines belong to whom.
     owners: Vec<(usize, Option<PlanId>)>,
-    /// Rules for the filter and for the nat table.
-    rules: (usize, usize),
+    rules: RuleCounts,
 }
 
 impl Batch {
@@ -61,9 +62,36 @@ impl Batch {
         self.line(&format!("-D {chain} {rule}"));
     }
 
-    /// Deletes a chain that is empty and that nothing jumps to.
-    pub(super) fn delete_chain(&mut self, name: &str) {
-        self.line(&format!("-X {name}"));
+    /// Writes whole chains; they may jump to one another.
+    pub(super) fn write_chains<'a>(
+        &mut self,
+        table: Table,
+        chains: impl Iterator<Item = &'a Chain> + Clone,
+    ) {
+        for chain in chains.clone() {
+            self.section(table);
+            self.chain(&chain.name);
+        }
+        for chain in chains {
+            for rule in &chain.rules {
+                self.append(&chain.name, rule);
+            }
+        }
+    }
+
+    /// Deletes chains that nothing else jumps to; they may jump to one another.
+    pub(super) fn delete_chains<'a>(
+        &mut self,
+        table: Table,
+        chains: impl Iterator<Item = &'a String> + Clone,
+    ) {
+        for chain in chains.clone() {
+            self.section(table);
+            self.chain(chain);
+        }
+        for chain in chains {
+            self.line(&format!("-X {chain}"));
+        }
     }
 
     /// The script, all sections committed; empty if nothing was written.
@@ -76,11 +104,9 @@ impl Batch {
         }
     }
 
-    fn count_rule(&mut self) {
-        match self.open {
-            Some(Table::Filter) => self.rules.0 += 1,
-            Some(Table::Nat) => self.rules.1 += 1,
-            Some(Table::Mangle) | None => {}
+    const fn count_rule(&mut self) {
+        if let Some(table) = self.open {
+            self.rules.add(table, 1);
         }
     }
 
@@ -96,7 +122,7 @@ impl Batch {
 pub(super) struct Script {
     text: String,
     owners: Vec<(usize, Option<PlanId>)>,
-    rules: (usize, usize),
+    rules: RuleCounts,
 }
 
 impl Script {
@@ -108,8 +134,8 @@ impl Script {
         self.text.is_empty()
     }
 
-    /// How many rules it adds to the filter and to the nat table.
-    pub(super) const fn rules(&self) -> (usize, usize) {
+    /// How many rules it adds.
+    pub(super) const fn rules(&self) -> RuleCounts {
         self.rules
     }
 
@@ -161,6 +187,6 @@ mod tests {
         assert_eq!(script.owner(6), Some(&id));
         assert_eq!(script.owner(7), None);
         assert_eq!(script.owner(8), None);
-        assert_eq!(script.rules(), (1, 2));
+        assert_eq!(script.rules(), RuleCounts { filter: 1, nat: 2 });
     }
 }

@@ -61,14 +61,7 @@ fn clean_table(tool: &Tool, table: Table) -> Result<(), ToolError> {
         }
     }
     let chains = our_chains(table, &state);
-    // Emptied first, so that none jumps to another when they go.
-    for chain in &chains {
-        batch.section(table);
-        batch.chain(chain);
-    }
-    for chain in &chains {
-        batch.delete_chain(chain);
-    }
+    batch.delete_chains(table, chains.iter());
     let script = batch.finish();
     if script.is_empty() {
         Ok(())

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use switchyard_cluster::object::{IpFamily, TrafficPolicy};
 
 use super::config::Config;
+use super::counts::RuleCounts;
 use super::fixed::Table;
 use super::names::{self, ServiceChains};
 use super::{Shared, nfacct_names};
@@ -31,15 +32,16 @@ pub(super) struct Chain {
 }
 
 impl Fragment {
-    /// How many rules there are in the nat and in the filter table.
-    pub(super) fn rule_counts(&self) -> (usize, usize) {
-        let own: usize = self.chains.iter().map(|chain| chain.rules.len()).sum();
-        let filter = self
-            .shared
-            .iter()
-            .filter(|(shared, _)| shared.table() == Table::Filter)
-            .count();
-        (own + self.shared.len() - filter, filter)
+    /// How many rules it has.
+    pub(super) fn rule_counts(&self) -> RuleCounts {
+        let mut counts = RuleCounts::default();
+        for chain in &self.chains {
+            counts.add(Table::Nat, chain.rules.len());
+        }
+        for (shared, _) in &self.shared {
+            counts.add(shared.table(), 1);
+        }
+        counts
     }
 }
 

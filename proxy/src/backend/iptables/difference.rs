@@ -7,6 +7,7 @@ use super::Shared;
 use super::batch::Batch;
 use super::compile::{Fragment, compile};
 use super::config::Config;
+use super::counts::RuleCounts;
 use super::fixed::Table;
 use crate::plan::{PlanId, ServicePlan};
 
@@ -21,6 +22,8 @@ pub(super) struct Step {
 pub(super) struct Difference {
     pub(super) id: PlanId,
     pub(super) new: Fragment,
+    /// Rules the plan had.
+    pub(super) old_rules: RuleCounts,
     /// Indexes into `new.chains`: those to write.
     written: Vec<usize>,
     /// Names of chains that are no longer there.
@@ -55,6 +58,7 @@ impl Difference {
         };
         Self {
             id: step.id.clone(),
+            old_rules: old.rule_counts(),
             written,
             deleted,
             shared_added: missing_in(&old, &new.shared),
@@ -64,30 +68,13 @@ impl Difference {
     }
 
     pub(super) fn write_own_chains(&self, batch: &mut Batch) {
-        let chains = || {
-            self.written
-                .iter()
-                .filter_map(|index| self.new.chains.get(*index))
-        };
-        for chain in chains() {
-            batch.section(Table::Nat);
-            batch.chain(&chain.name);
-        }
-        for chain in chains() {
-            for rule in &chain.rules {
-                batch.append(&chain.name, rule);
-            }
-        }
+        let chains = self.written.iter();
+        let chains = chains.filter_map(|index| self.new.chains.get(*index));
+        batch.write_chains(Table::Nat, chains);
     }
 
     pub(super) fn delete_own_chains(&self, batch: &mut Batch) {
-        for chain in &self.deleted {
-            batch.section(Table::Nat);
-            batch.chain(chain);
-        }
-        for chain in &self.deleted {
-            batch.delete_chain(chain);
-        }
+        batch.delete_chains(Table::Nat, self.deleted.iter());
     }
 
     /// How many chains of its own are written or deleted.

@@ -3,6 +3,7 @@
 
 use switchyard_cluster::object::IpFamily;
 
+use super::compile::Chain;
 use super::config::Config;
 use super::{Shared, names, nfacct_names};
 
@@ -29,8 +30,7 @@ impl Table {
 /// A chain whose content is ours alone and does not depend on Services.
 pub(super) struct FixedChain {
     pub(super) table: Table,
-    pub(super) name: &'static str,
-    pub(super) rules: Vec<String>,
+    pub(super) chain: Chain,
 }
 
 /// A jump from a chain of the kernel's into one of ours.
@@ -83,22 +83,21 @@ pub(super) fn chains(config: &Config) -> Vec<FixedChain> {
          -j MASQUERADE --random-fully"
             .to_owned(),
     ];
+    let of = |table, name: &str, rules| FixedChain {
+        table,
+        chain: Chain {
+            name: name.to_owned(),
+            rules,
+        },
+    };
     vec![
-        FixedChain {
-            table: Table::Filter,
-            name: names::FORWARD,
-            rules: forward,
-        },
-        FixedChain {
-            table: Table::Nat,
-            name: names::MARK_MASQ,
-            rules: vec![format!("-j MARK --set-xmark {mark}")],
-        },
-        FixedChain {
-            table: Table::Nat,
-            name: names::POSTROUTING,
-            rules: masquerade,
-        },
+        of(Table::Filter, names::FORWARD, forward),
+        of(
+            Table::Nat,
+            names::MARK_MASQ,
+            vec![format!("-j MARK --set-xmark {mark}")],
+        ),
+        of(Table::Nat, names::POSTROUTING, masquerade),
     ]
 }
 

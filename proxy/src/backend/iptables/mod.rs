@@ -21,6 +21,7 @@ mod cleanup;
 mod cluster_ips;
 mod compile;
 mod config;
+mod counts;
 mod difference;
 mod fixed;
 mod names;
@@ -36,6 +37,7 @@ mod tool;
 pub use apply::{Refusal, Report, Rules};
 pub use cleanup::cleanup;
 pub use config::Config;
+pub use counts::RuleCounts;
 pub use tool::{Tool, ToolError, Variant};
 
 /// Names of the accounting objects the rules may count in; the reference's.

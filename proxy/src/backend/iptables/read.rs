@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead};
 
+use super::compile::Chain;
+
 /// What a rule says, as a number: two rules that say the same have the same one however
 /// they are spaced and quoted (tools of different versions differ in that).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +61,11 @@ impl TableState {
 
     pub(super) fn rules(&self, chain: &str) -> &[RuleHash] {
         self.chains.get(chain).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a chain is missing or holds something else.
+    pub(super) fn differs(&self, chain: &Chain) -> bool {
+        !self.has_chain(&chain.name) || self.rules(&chain.name) != RuleHash::all(&chain.rules)
     }
 
     pub(super) fn has_rule(&self, chain: &str, rule: &str) -> bool {

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::apply::{Report, RuleCounts, Rules};
+use super::apply::{Report, Rules};
 use super::batch::Batch;
-use super::compile::{Fragment, compile};
+use super::compile::compile;
 use super::config::Config;
-use super::fixed::{self, Table};
+use super::counts::RuleCounts;
+use super::fixed::{self, FixedChain, Table};
 use super::read::RuleHash;
 use super::render::chains_per_commit;
 use super::survey::{Survey, Tables, is_api_server, is_per_service};
@@ -52,7 +53,6 @@ impl Rules {
         self.programmed.clear();
         self.refused.clear();
         self.counts = RuleCounts::default();
-        self.needs_reconcile = true;
         let mut report = Report::default();
         let mut survey = Survey::of(&plans, &self.config, &tables);
         self.write_blaming(&mut survey, &mut report, |rules, survey, report| {
@@ -71,16 +71,14 @@ impl Rules {
         if let Some(set) = &mut self.cluster_ips {
             report.chains_repaired += set.reconcile(plans.iter().map(|plan| &***plan))?;
         }
-        for plan in plans
-            .iter()
-            .filter(|plan| !self.refused.contains_key(&plan.id))
-        {
-            let (nat, filter) = compile(plan, &self.config).rule_counts();
-            self.counts.nat += nat;
-            self.counts.filter += filter;
-            self.programmed.insert(plan.id.clone(), Arc::clone(plan));
+        self.counts = survey.rules;
+        for plan in plans {
+            if self.refused.contains_key(&plan.id) {
+                self.counts -= compile(plan, &self.config).rule_counts();
+            } else {
+                self.programmed.insert(plan.id.clone(), Arc::clone(plan));
+            }
         }
-        self.needs_reconcile = false;
         Ok(report)
     }
 
@@ -98,7 +96,7 @@ impl Rules {
             match self.run(&script) {
                 Ok(()) => {
                     *report = attempt;
-                    report.wrote(script.rules());
+                    report.rules_written += script.rules();
                     return Ok(());
                 }
                 Err(failed) => {
@@ -159,16 +157,9 @@ impl Rules {
                 report.chains_repaired += 1;
             }
         }
-        for chain in fixed::chains(&self.config) {
-            let there = tables.table(chain.table);
-            if !there.has_chain(chain.name)
-                || there.rules(chain.name) != RuleHash::all(&chain.rules)
-            {
-                batch.section(chain.table);
-                batch.chain(chain.name);
-                for rule in &chain.rules {
-                    batch.append(chain.name, rule);
-                }
+        for FixedChain { table, chain } in fixed::chains(&self.config) {
+            if tables.table(table).differs(&chain) {
+                batch.write_chains(table, std::iter::once(&chain));
                 report.chains_repaired += 1;
             }
         }
@@ -194,7 +185,7 @@ impl Rules {
             let script = self.render_chains(&plans, survey).finish();
             let failed = match self.run(&script) {
                 Ok(()) => {
-                    report.wrote(script.rules());
+                    report.rules_written += script.rules();
                     return Ok(());
                 }
                 Err(failed) => failed,
@@ -222,9 +213,9 @@ impl Rules {
         let mut chains = 0;
         for plan in plans {
             let fragment = compile(plan, &self.config);
-            batch.section(Table::Nat);
             batch.owner(Some(&plan.id));
-            write_fragment(&mut batch, &fragment);
+            batch.section(Table::Nat);
+            batch.write_chains(Table::Nat, fragment.chains.iter());
             for (_, rule) in survey.early.iter().filter(|(id, _)| **id == plan.id) {
                 batch.insert(names::SERVICES, rule);
             }
@@ -291,30 +282,13 @@ impl Rules {
             return;
         }
         let mut batch = Batch::default();
-        for name in &stale {
-            batch.section(Table::Nat);
-            batch.chain(name);
-        }
-        for name in &stale {
-            batch.delete_chain(name);
-        }
+        batch.delete_chains(Table::Nat, stale.iter().copied());
         if let Err(failed) = self.run(&batch.finish()) {
             tracing::warn!(
                 family = %self.config.family, chains = stale.len(), error = %failed.error,
                 "chains of removed Services could not be deleted; does a rule of somebody \
                  else's jump to one?"
             );
-        }
-    }
-}
-
-fn write_fragment(batch: &mut Batch, fragment: &Fragment) {
-    for chain in &fragment.chains {
-        batch.chain(&chain.name);
-    }
-    for chain in &fragment.chains {
-        for rule in &chain.rules {
-            batch.append(&chain.name, rule);
         }
     }
 }

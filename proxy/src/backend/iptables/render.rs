@@ -7,7 +7,7 @@ use super::Shared;
 use super::batch::{Batch, Script};
 use super::compile::compile;
 use super::config::Config;
-use super::difference::{Difference, Step, rules_in};
+use super::difference::{Difference, rules_in};
 use super::fixed::{self, Table};
 use super::tool::Variant;
 use crate::plan::{PlanId, ServicePlan};
@@ -40,26 +40,22 @@ pub(super) const fn chains_per_commit(variant: Variant) -> usize {
 
 impl Renderer<'_> {
     /// New refusals, then the nat table, then refusals that are over.
-    pub(super) fn render(&self, steps: &[Step]) -> Script {
-        let changes: Vec<Difference> = steps
-            .iter()
-            .map(|step| Difference::of(step, self.config))
-            .collect();
-        let rewrite = self.chains_to_rewrite(&changes);
+    pub(super) fn render(&self, changes: &[Difference]) -> Script {
+        let rewrite = self.chains_to_rewrite(changes);
         let mut batch = Batch::default();
-        for change in &changes {
+        for change in changes {
             batch.owner(Some(&change.id));
             change.add_shared(&mut batch, Table::Filter, &HashSet::new());
         }
         batch.commit();
-        self.render_nat(&mut batch, &changes, &rewrite);
+        self.render_nat(&mut batch, changes, &rewrite);
         for shared in rewrite
             .iter()
             .filter(|shared| shared.table() == Table::Filter)
         {
-            self.rewrite_shared(&mut batch, *shared, &changes);
+            self.rewrite_shared(&mut batch, *shared, changes);
         }
-        for change in &changes {
+        for change in changes {
             batch.owner(Some(&change.id));
             change.remove_shared(&mut batch, Table::Filter, &rewrite);
         }
@@ -148,6 +144,7 @@ mod tests {
     use proptest::prelude::*;
     use switchyard_cluster::object::IpFamily;
 
+    use super::super::difference::Step;
     use super::super::names;
     use super::*;
     use crate::plan::generated::{cluster, node, table};
@@ -293,7 +290,10 @@ mod tests {
             let render = |from: &PlanTable, to: &PlanTable| {
                 let programmed = programmed(from);
                 let renderer = Renderer { config: &config, variant, programmed: &programmed };
-                renderer.render(&steps(from, to))
+                let steps = steps(from, to);
+                let changes: Vec<Difference> =
+                    steps.iter().map(|step| Difference::of(step, &config)).collect();
+                renderer.render(&changes)
             };
             let mut kernel = Kernel::fresh(&config);
             kernel.restore(render(&none, &before).text());

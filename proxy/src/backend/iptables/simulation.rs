@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use switchyard_cluster::object::{IpFamily, Protocol};
 
 use super::compile::compile;
-use super::fixed::{self, Table};
+use super::fixed::{self, FixedChain, Table};
 use super::{Config, Shared, cluster_ips};
 use crate::plan::generated::{NODE_ADDRESSES, cluster, node, table};
 use crate::plan::{NodeContext, Packet, PlanTable, Verdict, verdict};
@@ -63,9 +63,9 @@ impl Ruleset {
         for jump in fixed::jumps() {
             add(jump.table, jump.from, &jump.rule);
         }
-        for chain in fixed::chains(config) {
+        for FixedChain { table, chain } in fixed::chains(config) {
             for rule in &chain.rules {
-                add(chain.table, chain.name, rule);
+                add(table, &chain.name, rule);
             }
         }
         for rule in fixed::firewall_rules(config) {

@@ -7,9 +7,10 @@ use switchyard_cluster::object::{ObjectName, Protocol};
 
 use super::compile::compile;
 use super::config::Config;
+use super::counts::RuleCounts;
 use super::difference::rules_in;
 use super::fixed::Table;
-use super::read::{RuleHash, TableState};
+use super::read::TableState;
 use super::{Shared, names};
 use crate::plan::{PlanId, ServicePlan};
 
@@ -35,6 +36,8 @@ pub(super) struct Survey<'a> {
     /// Plans with a chain that differs.
     pub(super) dirty: Vec<&'a Arc<ServicePlan>>,
     pub(super) dirty_chains: usize,
+    /// Rules of all plans.
+    pub(super) rules: RuleCounts,
     /// Names of all chains of single plans that should be there.
     pub(super) chains: HashSet<String>,
     /// Rules of shared chains, by the plan they belong to.
@@ -48,17 +51,16 @@ impl<'a> Survey<'a> {
         let mut survey = Self {
             dirty: Vec::new(),
             dirty_chains: 0,
+            rules: RuleCounts::default(),
             chains: HashSet::new(),
             shared: BTreeMap::new(),
             early: Vec::new(),
         };
         for plan in plans {
             let fragment = compile(plan, config);
-            let differs = |chain: &&super::compile::Chain| {
-                !tables.nat.has_chain(&chain.name)
-                    || tables.nat.rules(&chain.name) != RuleHash::all(&chain.rules)
-            };
-            let dirty_chains = fragment.chains.iter().filter(differs).count();
+            survey.rules += fragment.rule_counts();
+            let chains = fragment.chains.iter();
+            let dirty_chains = chains.filter(|chain| tables.nat.differs(chain)).count();
             if dirty_chains > 0 {
                 survey.dirty.push(plan);
                 survey.dirty_chains += dirty_chains;
