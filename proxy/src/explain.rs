@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::addresses::LocalAddresses;
 use crate::agent::{StartError, node_context, start_source};
-use crate::plan::{NodeContext, Packet, PlanTable, Verdict, plan_service, verdict};
+use crate::plan::{NodeContext, Packet, PlanTable, Verdict, verdict};
 use crate::settings::Settings;
 
 /// How long the first lists of the cluster's objects may take.
@@ -105,9 +105,7 @@ async fn plans(settings: &Settings) -> Result<(PlanTable, NodeContext), ExplainE
     let node = node_context(settings, store.node(&settings.node_name).map(Arc::as_ref));
     let mut table = PlanTable::default();
     for service in store.services() {
-        let slices = store.slices(&service.name).map(Arc::as_ref);
-        let planned = plan_service(service, slices, &node);
-        table.update(&service.name, service.created_unix_s, planned);
+        table.replan(&store, &service.name, &node);
     }
     Ok((table, node))
 }

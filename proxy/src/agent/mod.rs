@@ -29,7 +29,7 @@ use crate::addresses::LocalAddresses;
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::health::{Moment, ServiceChecks, SharedState};
 use crate::metrics::Metrics;
-use crate::plan::{Conflict, NodeContext, PlanId, PlanTable, PlannedService, plan_service};
+use crate::plan::{Conflict, NodeContext, PlanId, PlanTable};
 use crate::relay::Relay;
 use crate::settings::{Settings, Source};
 use pending::{Pending, Taken};
@@ -267,17 +267,7 @@ impl Agent {
     /// Plans every dirty Service anew.
     fn plan(&mut self) {
         for name in std::mem::take(&mut self.pending.dirty) {
-            let (created, planned) = match self.store.service(&name) {
-                Some(service) => {
-                    let slices = self.store.slices(&name).map(Arc::as_ref);
-                    (
-                        service.created_unix_s,
-                        plan_service(service, slices, &self.node),
-                    )
-                }
-                None => (0, PlannedService::default()),
-            };
-            for change in self.table.update(&name, created, planned) {
+            for change in self.table.replan(&self.store, &name, &self.node) {
                 self.pending.add(change);
             }
             self.report_conflicts(name);

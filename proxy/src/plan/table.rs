@@ -5,8 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use switchyard_cluster::object::{IpFamily, ObjectName, Protocol};
+use switchyard_cluster::store::Store;
 
-use super::{Frontend, HealthCheck, PlanId, PlannedService, ServicePlan};
+use super::{
+    Frontend, HealthCheck, NodeContext, PlanId, PlannedService, ServicePlan, plan_service,
+};
 
 /// The plans of all Services, ready for a backend.
 ///
@@ -94,6 +97,25 @@ impl PlanTable {
             .into_iter()
             .filter_map(|id| self.publish(id))
             .collect()
+    }
+
+    /// Plans a Service anew from what the store knows of it (nothing removes its plan) and
+    /// returns what changed, as [`Self::update`] does.
+    pub fn replan(
+        &mut self,
+        store: &Store,
+        name: &ObjectName,
+        node: &NodeContext,
+    ) -> Vec<PlanChange> {
+        let Some(service) = store.service(name) else {
+            return self.update(name, 0, PlannedService::default());
+        };
+        let slices = store.slices(name).map(Arc::as_ref);
+        self.update(
+            name,
+            service.created_unix_s,
+            plan_service(service, slices, node),
+        )
     }
 
     /// Every published plan, in no particular order.
@@ -233,7 +255,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::generated::{Generated, cluster, node, table};
-    use super::super::plan_service;
     use super::*;
 
     fn plan(name: &str, address: &str) -> PlannedService {
