@@ -1,0 +1,3 @@
+//! `switchyard-dns`: see `docs/dns.md`.
+
+fn main() {}
