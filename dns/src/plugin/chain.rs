@@ -153,7 +153,10 @@ impl Chain {
 
     /// No plugin of the block answers this name.
     fn nobody(self: &Arc<Self>, exchange: &mut Exchange, top: usize) -> Outcome {
-        exchange.explain(EdeCode::OTHER, "no plugin of this server block answers the name");
+        exchange.explain(
+            EdeCode::OTHER,
+            "no plugin of this server block answers the name",
+        );
         exchange.fail(Rcode::SERVFAIL);
         self.ascend(exchange, self.plugins.len(), top);
         Outcome::Answered

@@ -22,7 +22,7 @@ pub struct Exchange {
     pub error: Option<String>,
     /// How many questions of ours deep this one is: see [`super::Position::resolve`].
     pub(crate) depth: u8,
-    notes: Vec<(usize, Box<dyn Any + Send>)>,
+    notes: Vec<(usize, Box<dyn Any + Send + Sync>)>,
 }
 
 impl Exchange {
@@ -38,6 +38,7 @@ impl Exchange {
         self.answered_by = "";
         self.failed = false;
         self.error = None;
+        self.reply.ede = None;
         self.more.clear();
         self.notes.clear();
     }
@@ -76,7 +77,7 @@ impl Exchange {
     }
 
     /// Leaves something for this plugin's way up. `index` is [`super::Position::index`].
-    pub fn note<T: Any + Send>(&mut self, index: usize, note: T) {
+    pub fn note<T: Any + Send + Sync>(&mut self, index: usize, note: T) {
         self.notes.push((index, Box::new(note)));
     }
 

@@ -10,15 +10,16 @@
 //! so there and then, on the thread that received the packet. Who has to wait says
 //! [`Step::Wait`] and is called again, as [`Plugin::wait`], on the runtime.
 
+pub mod any;
 mod chain;
 mod exchange;
 pub mod registry;
 mod setup;
 
-pub use chain::{Below, Chain, Outcome, Position};
 pub(crate) use chain::Progress;
+pub use chain::{Below, Chain, Outcome, Position};
 pub use exchange::Exchange;
-pub use setup::{BlockSettings, Environment, Setup};
+pub use setup::{BlockSettings, Carried, Environment, ProcessSettings, Setup, SetupFn};
 
 use std::fmt::Debug;
 

@@ -9,7 +9,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 
 use super::routes::Routes;
 use super::stream::{StreamService, StreamTimeouts, accept};
@@ -62,8 +61,8 @@ struct Listener {
     routes: Arc<ArcSwap<Routes>>,
     streams: Arc<ArcSwap<StreamService>>,
     accepting: JoinHandle<()>,
-    /// None for TLS.
-    datagrams: Vec<UdpWorker>,
+    /// None for TLS. Kept for their end: dropping one stops its thread.
+    _datagrams: Vec<UdpWorker>,
 }
 
 impl Drop for Listener {
@@ -124,14 +123,17 @@ impl Listeners {
         let routes = Arc::new(ArcSwap::from(Arc::clone(&plan.routes)));
         let service = StreamService::new(&routes, plan);
         let streams = Arc::new(ArcSwap::from_pointee(service));
+        // First the socket that nobody can share: so a port that another server of ours has
+        // is noticed before any of its queries come here.
+        let _in_runtime = self.waiters.runtime().enter();
+        let listener = TcpListener::from_std(stream_socket(address.address)?)?;
         let mut sockets = Vec::new();
         if !address.tls {
+            UdpSocket::check_free(address.address)?;
             for _ in 0..self.udp_threads {
                 sockets.push(UdpSocket::bind(address.address)?);
             }
         }
-        let _in_runtime = self.waiters.runtime().enter();
-        let listener = TcpListener::from_std(stream_socket(address.address)?)?;
         let accepting = self
             .waiters
             .runtime()
@@ -145,7 +147,7 @@ impl Listeners {
             routes,
             streams,
             accepting,
-            datagrams,
+            _datagrams: datagrams,
         })
     }
 }
@@ -162,7 +164,7 @@ impl StreamService {
     fn new(routes: &Arc<ArcSwap<Routes>>, plan: &Plan) -> Self {
         Self {
             routes: Arc::clone(routes),
-            tls: plan.tls.clone().map(TlsAcceptor::from),
+            tls: plan.tls.clone(),
             timeouts: plan.timeouts,
         }
     }

@@ -105,7 +105,11 @@ impl Routes {
 
     /// Answers what [`crate::wire::Request::read`] has just taken in, as far as that needs
     /// no waiting. Also says whose zone it was.
-    pub(crate) fn handle(&self, exchange: &mut Exchange, intake: Intake) -> (Handled, Option<&Route>) {
+    pub(crate) fn handle(
+        &self,
+        exchange: &mut Exchange,
+        intake: Intake,
+    ) -> (Handled, Option<&Route>) {
         let refused = match intake {
             Intake::Silent => return (Handled::Silent, None),
             Intake::Refuse(rcode) => Some(rcode),
@@ -125,7 +129,9 @@ impl Routes {
         let route = self.find(&exchange.question);
         let chain = route.and_then(|route| route.chain_for(&exchange.question));
         let Some(chain) = chain else {
-            exchange.reply.begin_with(&exchange.question, Rcode::REFUSED);
+            exchange
+                .reply
+                .begin_with(&exchange.question, Rcode::REFUSED);
             finish(exchange);
             return (Handled::Reply, route);
         };

@@ -55,7 +55,7 @@ impl Default for StreamTimeouts {
 #[derive(Debug)]
 pub(crate) struct StreamService {
     pub(crate) routes: Arc<ArcSwap<Routes>>,
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) timeouts: StreamTimeouts,
 }
 
@@ -89,10 +89,31 @@ async fn serve(stream: TcpStream, client: SocketAddr, service: &StreamService) -
     let local = canonical(stream.local_addr()?);
     let client = canonical(client);
     match &service.tls {
-        None => converse(stream, Peers { client, local, transport: Transport::Tcp }, service).await,
-        Some(acceptor) => {
-            let stream = timeout(service.timeouts.read, acceptor.accept(stream)).await??;
-            converse(stream, Peers { client, local, transport: Transport::Tls }, service).await
+        None => {
+            converse(
+                stream,
+                Peers {
+                    client,
+                    local,
+                    transport: Transport::Tcp,
+                },
+                service,
+            )
+            .await
+        }
+        Some(config) => {
+            let handshake = TlsAcceptor::from(Arc::clone(config)).accept(stream);
+            let stream = timeout(service.timeouts.read, handshake).await??;
+            converse(
+                stream,
+                Peers {
+                    client,
+                    local,
+                    transport: Transport::Tls,
+                },
+                service,
+            )
+            .await
         }
     }
 }

@@ -43,7 +43,11 @@ impl Compressor {
         let start = message.len();
         while let Some(&label @ 1..) = wire.get(at) {
             let rest = wire.get(at..).unwrap_or_default();
-            if let Some(&target) = self.starts.iter().find(|start| same(message, **start, rest)) {
+            if let Some(&target) = self
+                .starts
+                .iter()
+                .find(|start| same(message, **start, rest))
+            {
                 message.extend_from_slice(&(0xC000 | target).to_be_bytes());
                 self.note(message, start);
                 return;

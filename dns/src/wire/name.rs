@@ -51,7 +51,9 @@ impl Name {
             };
             let label = usize::from(label);
             if label > LABEL_OCTETS_MAX {
-                return Err(Malformed("a pointer or unknown label where a name is plain"));
+                return Err(Malformed(
+                    "a pointer or unknown label where a name is plain",
+                ));
             }
             end += label + 1;
             if label == 0 {
@@ -231,7 +233,9 @@ impl Name {
             let label = wire.get(end).copied();
             let label = usize::from(label.ok_or(Malformed("a name runs out of the message"))?);
             if label > LABEL_OCTETS_MAX {
-                return Err(Malformed("a pointer or unknown label where a name is plain"));
+                return Err(Malformed(
+                    "a pointer or unknown label where a name is plain",
+                ));
             }
             end += label + 1;
             if label == 0 {
@@ -382,7 +386,13 @@ mod tests {
 
     #[test]
     fn text_and_wire_form_are_the_same_name() {
-        for text in [".", "a.", "Web-0.headless.default.svc.cluster.local.", "a\\.b.c.", "\\000\\255.x."] {
+        for text in [
+            ".",
+            "a.",
+            "Web-0.headless.default.svc.cluster.local.",
+            "a\\.b.c.",
+            "\\000\\255.x.",
+        ] {
             assert_eq!(name(text).to_string(), text);
             let (again, end) = Name::read_plain(name(text).as_wire(), 0).expect(text);
             assert_eq!((again, end), (name(text), name(text).wire_len()));
@@ -392,14 +402,29 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused_with_its_reason() {
-        assert!(matches!(Name::from_text("a..b"), Err(NameError::EmptyLabel(_))));
-        assert!(matches!(Name::from_text(".a"), Err(NameError::EmptyLabel(_))));
+        assert!(matches!(
+            Name::from_text("a..b"),
+            Err(NameError::EmptyLabel(_))
+        ));
+        assert!(matches!(
+            Name::from_text(".a"),
+            Err(NameError::EmptyLabel(_))
+        ));
         assert!(matches!(Name::from_text("a\\"), Err(NameError::Escape(_))));
-        assert!(matches!(Name::from_text("a\\256."), Err(NameError::Escape(_))));
+        assert!(matches!(
+            Name::from_text("a\\256."),
+            Err(NameError::Escape(_))
+        ));
         let label = "x".repeat(64);
-        assert!(matches!(Name::from_text(&label), Err(NameError::LongLabel(_))));
+        assert!(matches!(
+            Name::from_text(&label),
+            Err(NameError::LongLabel(_))
+        ));
         let long = ["y".repeat(63).as_str(); 4].join(".");
-        assert!(matches!(Name::from_text(&long), Err(NameError::LongName(_))));
+        assert!(matches!(
+            Name::from_text(&long),
+            Err(NameError::LongName(_))
+        ));
     }
 
     #[test]
@@ -419,9 +444,15 @@ mod tests {
         let (read, end) = Name::read(message, 7).expect("two pointers");
         assert_eq!((read, end), (name("c.b.a."), 11));
         assert!(Name::read(message, 11).is_err(), "a pointer to itself");
-        assert!(Name::read(b"\xC0\x02\x01a\x00", 0).is_err(), "a pointer forward");
+        assert!(
+            Name::read(b"\xC0\x02\x01a\x00", 0).is_err(),
+            "a pointer forward"
+        );
         assert!(Name::read(b"\x40abc", 0).is_err(), "a label type of 1990");
-        assert!(Name::read_plain(message, 7).is_err(), "a pointer in a plain name");
+        assert!(
+            Name::read_plain(message, 7).is_err(),
+            "a pointer in a plain name"
+        );
     }
 
     #[test]

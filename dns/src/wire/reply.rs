@@ -79,8 +79,10 @@ impl Reply {
     pub fn begin(&mut self, question: &Question) {
         self.reset();
         self.octets.extend_from_slice(question.name().as_wire());
-        self.octets.extend_from_slice(&question.rtype.0.to_be_bytes());
-        self.octets.extend_from_slice(&question.class.0.to_be_bytes());
+        self.octets
+            .extend_from_slice(&question.rtype.0.to_be_bytes());
+        self.octets
+            .extend_from_slice(&question.class.0.to_be_bytes());
         self.question_end = self.octets.len();
     }
 
@@ -391,8 +393,15 @@ impl Reply {
         if request.edns.is_none() {
             return 0;
         }
-        let ede = self.ede.as_ref().map_or(0, |(_, text)| 6 + ede_text(text).len());
-        let others: usize = self.options.iter().map(|(_, content)| 4 + content.len()).sum();
+        let ede = self
+            .ede
+            .as_ref()
+            .map_or(0, |(_, text)| 6 + ede_text(text).len());
+        let others: usize = self
+            .options
+            .iter()
+            .map(|(_, content)| 4 + content.len())
+            .sum();
         11 + ede + others
     }
 

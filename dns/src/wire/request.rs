@@ -174,7 +174,9 @@ impl Request {
             }
             // RFC 6891 §6.1.1: one OPT, owned by the root.
             if self.edns.is_some() || packet.get(place.start) != Some(&0) {
-                return Err(Malformed("two OPT records, or one that the root does not own"));
+                return Err(Malformed(
+                    "two OPT records, or one that the root does not own",
+                ));
             }
             check_options(packet, place.data, place.end)?;
             let octet = |at| packet.get(at).copied().unwrap_or_default();
@@ -331,17 +333,45 @@ mod tests {
         let version_1 = [QUESTION, &opt(512, 0x0001_0000, b"")].concat();
         let cases: [(&str, Vec<u8>, Intake); 12] = [
             ("eleven octets", vec![0; 11], Intake::Silent),
-            ("a reply", packet(0x8000, [1, 0, 0, 0], QUESTION), Intake::Silent),
-            ("an update", packet(0x2800, [1, 0, 0, 0], QUESTION), Intake::Refuse(Rcode::NOTIMP)),
+            (
+                "a reply",
+                packet(0x8000, [1, 0, 0, 0], QUESTION),
+                Intake::Silent,
+            ),
+            (
+                "an update",
+                packet(0x2800, [1, 0, 0, 0], QUESTION),
+                Intake::Refuse(Rcode::NOTIMP),
+            ),
             ("no question", packet(0, [0, 0, 0, 0], b""), formerr),
-            ("two questions", packet(0, [2, 0, 0, 0], &QUESTION.repeat(2)), formerr),
+            (
+                "two questions",
+                packet(0, [2, 0, 0, 0], &QUESTION.repeat(2)),
+                formerr,
+            ),
             ("two answers", packet(0, [1, 2, 0, 0], QUESTION), formerr),
             ("a cut name", packet(0, [1, 0, 0, 0], b"\x05ab"), formerr),
-            ("a pointer", packet(0, [1, 0, 0, 0], b"\xC0\x0C\x00\x01\x00\x01"), formerr),
+            (
+                "a pointer",
+                packet(0, [1, 0, 0, 0], b"\xC0\x0C\x00\x01\x00\x01"),
+                formerr,
+            ),
             ("two OPT", packet(0, [1, 0, 0, 2], &two_opts), formerr),
-            ("an OPT with an owner", packet(0, [1, 0, 0, 1], &owned_opt), formerr),
-            ("a cut option", packet(0, [1, 0, 0, 1], &cut_option), formerr),
-            ("EDNS 1", packet(0, [1, 0, 0, 1], &version_1), Intake::Refuse(Rcode::BADVERS)),
+            (
+                "an OPT with an owner",
+                packet(0, [1, 0, 0, 1], &owned_opt),
+                formerr,
+            ),
+            (
+                "a cut option",
+                packet(0, [1, 0, 0, 1], &cut_option),
+                formerr,
+            ),
+            (
+                "EDNS 1",
+                packet(0, [1, 0, 0, 1], &version_1),
+                Intake::Refuse(Rcode::BADVERS),
+            ),
         ];
         for (what, packet, expected) in cases {
             assert_eq!(read(&packet).0, expected, "{what}");
@@ -352,7 +382,10 @@ mod tests {
     fn a_long_name_and_what_follows_the_message_are_handled() {
         let long = [&b"\x3F"[..], &[b'x'; 63]].concat().repeat(4);
         let long = [&long[..], b"\x00\x00\x01\x00\x01"].concat();
-        assert_eq!(read(&packet(0, [1, 0, 0, 0], &long)).0, Intake::Refuse(Rcode::FORMERR));
+        assert_eq!(
+            read(&packet(0, [1, 0, 0, 0], &long)).0,
+            Intake::Refuse(Rcode::FORMERR)
+        );
         let trailing = [QUESTION, b"garbage"].concat();
         assert_eq!(read(&packet(0, [1, 0, 0, 0], &trailing)).0, Intake::Query);
     }

@@ -56,8 +56,12 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) fn new() -> Self {
         // SAFETY: all-zero is a valid value of these plain C structs.
-        let (name, header): (libc::sockaddr_storage, libc::mmsghdr) =
-            unsafe { (MaybeUninit::zeroed().assume_init(), MaybeUninit::zeroed().assume_init()) };
+        let (name, header): (libc::sockaddr_storage, libc::mmsghdr) = unsafe {
+            (
+                MaybeUninit::zeroed().assume_init(),
+                MaybeUninit::zeroed().assume_init(),
+            )
+        };
         let iovec = libc::iovec {
             iov_base: ptr::null_mut(),
             iov_len: 0,
@@ -266,7 +270,11 @@ fn send_some(
         };
         // SAFETY: the header points to the buffers that `prepare` laid out for it, alive.
         let sent = unsafe { libc::sendmsg(fd, &raw const first.msg_hdr, libc::MSG_DONTWAIT) };
-        return if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(1) };
+        return if sent < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(1)
+        };
     }
     let number = u32::try_from(headers.len()).unwrap_or(u32::MAX);
     // SAFETY: `number` headers follow each other, each pointing to the buffers that `prepare`
@@ -362,7 +370,7 @@ fn arrival_of(message: &libc::msghdr) -> Arrival {
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
                     let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                    let index = u32::try_from(info.ipi6_ifindex).unwrap_or_default();
+                    let index = info.ipi6_ifindex;
                     return Arrival {
                         info: Some((address.into(), index)),
                     };
@@ -394,7 +402,11 @@ fn write_arrival(control: &mut Control, reply: &Outgoing) -> usize {
         }
         IpAddr::V6(address) => {
             // Link-local addresses are only good on their interface.
-            let index = if address.is_unicast_link_local() { interface } else { 0 };
+            let index = if address.is_unicast_link_local() {
+                interface
+            } else {
+                0
+            };
             let info = libc::in6_pktinfo {
                 ipi6_addr: libc::in6_addr {
                     s6_addr: address.octets(),

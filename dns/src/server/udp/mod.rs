@@ -4,6 +4,7 @@
 //! `sendmmsg`: two system calls for a lone query, two for a full batch. What has to wait for
 //! somebody goes to the runtime, bounded, and is sent from there.
 
+#[expect(unsafe_code, reason = "recvmmsg and sendmmsg take raw pointers")]
 mod batch;
 mod socket;
 mod worker;

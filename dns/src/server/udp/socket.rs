@@ -23,11 +23,7 @@ impl UdpSocket {
     /// # Errors
     /// The system's, as when somebody else has the port.
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
-        let domain = Domain::for_address(address);
-        let socket = Socket::new(domain, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
-        if domain == Domain::IPV6 {
-            socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
-        }
+        let (domain, socket) = new_socket(address)?;
         socket.set_reuse_port(true)?;
         // Smaller ones work as well; the kernel has its own upper bounds.
         let _smaller_is_fine = socket.set_recv_buffer_size(RECEIVE_BUFFER_OCTETS);
@@ -46,6 +42,15 @@ impl UdpSocket {
         Ok(Self { socket, local })
     }
 
+    /// Whether nobody listens on `address`, not even somebody who would share it.
+    ///
+    /// # Errors
+    /// The system's, as when somebody does.
+    pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
+        let (_, socket) = new_socket(address)?;
+        socket.bind(&address.into())
+    }
+
     /// Where it listens; the port is the kernel's choice if 0 was asked for.
     pub(crate) const fn local(&self) -> SocketAddr {
         self.local
@@ -56,6 +61,15 @@ impl UdpSocket {
         // "Not connected" is what a datagram socket answers, after waking all sleepers.
         let _not_connected = self.socket.shutdown(std::net::Shutdown::Both);
     }
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<(Domain, Socket)> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
+    }
+    Ok((domain, socket))
 }
 
 impl AsRawFd for UdpSocket {

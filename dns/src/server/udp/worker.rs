@@ -74,10 +74,6 @@ impl UdpWorker {
             thread: Some(thread),
         })
     }
-
-    pub(crate) fn local(&self) -> SocketAddr {
-        self.socket.local()
-    }
 }
 
 impl Drop for UdpWorker {
