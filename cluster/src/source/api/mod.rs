@@ -29,8 +29,12 @@ use tokio::sync::mpsc::Sender;
 
 use self::follow::follow;
 use self::transport::Server;
-use self::watched::{EndpointSlices, LegacyEndpoints, Nodes, ServiceCidrs, Services};
+use self::watched::{
+    EndpointSlices, LegacyEndpoints, Namespaces, Nodes, Pods, READING, Reading, ServiceCidrs,
+    Services,
+};
 use super::SourceError;
+use crate::decode::Keep;
 use crate::object::Kind;
 use crate::update::Update;
 
@@ -43,6 +47,8 @@ pub struct Options {
     pub access: Access,
     /// What to ask it for.
     pub selections: Vec<Selection>,
+    /// How much of endpoints to keep.
+    pub keep: Keep,
     /// How to read a first list.
     pub first_list: FirstList,
     /// Time limits and pauses.
@@ -89,7 +95,7 @@ impl Selection {
     #[must_use]
     pub fn for_proxy(node: &str) -> Vec<Self> {
         let not_headless = Some("!service.kubernetes.io/headless".to_owned());
-        Kind::ALL
+        Kind::FOR_PROXY
             .into_iter()
             .map(|kind| match kind {
                 Kind::Node => Self {
@@ -114,6 +120,7 @@ impl Selection {
                     optional: true,
                     ..Self::all(kind)
                 },
+                Kind::Namespace | Kind::Pod => Self::all(kind),
             })
             .collect()
     }
@@ -205,10 +212,13 @@ pub async fn run(options: Options, sender: Sender<Update>) -> Result<Infallible,
             }
             Kind::Node => follow::<Nodes>(server, options, selection, sender).boxed(),
             Kind::ServiceCidr => follow::<ServiceCidrs>(server, options, selection, sender).boxed(),
+            Kind::Namespace => follow::<Namespaces>(server, options, selection, sender).boxed(),
+            Kind::Pod => follow::<Pods>(server, options, selection, sender).boxed(),
         });
     }
     let closed = sender.closed().map(|()| SourceError::NobodyListens);
     followers.push(closed.boxed());
-    let (end, _, _) = select_all(followers).await;
+    let reading = Reading::new(options.keep);
+    let (end, _, _) = READING.scope(reading, select_all(followers)).await;
     Err(end)
 }

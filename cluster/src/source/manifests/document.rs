@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::decode::{Decoded, Undecodable, decode};
+use crate::decode::{Decoded, Keep, Undecodable, decode};
 use crate::interner::Interner;
 use crate::object::{Kind, Object, ObjectName};
 use crate::update::Problem;
@@ -57,11 +57,13 @@ pub(super) fn read(
     format: Format,
     text: &str,
     wanted: &[Kind],
+    keep: Keep,
     names: &mut Interner,
 ) -> Result<Vec<Item>, Problem> {
     let mut reader = Reader {
         file_name,
         wanted,
+        keep,
         names,
         items: Vec::new(),
     };
@@ -75,6 +77,7 @@ pub(super) fn read(
 struct Reader<'a> {
     file_name: &'a str,
     wanted: &'a [Kind],
+    keep: Keep,
     names: &'a mut Interner,
     items: Vec<Item>,
 }
@@ -224,7 +227,7 @@ impl Reader<'_> {
 
     fn item(&mut self, place: &Place<'_>, kind: Kind, value: &Value) -> Result<(), Problem> {
         let placed = |problem: Problem| place.problem(&problem.field, problem.message);
-        let item = match decode(kind, &value.to_string(), self.names) {
+        let item = match decode(kind, &value.to_string(), self.keep, self.names) {
             Ok(Decoded {
                 object, oddities, ..
             }) => Item {
@@ -259,7 +262,7 @@ fn wanted_kind(kind: &str, api_version: &str) -> Wanted {
         return Wanted::No;
     };
     let versions: &[&'static str] = match wanted {
-        Kind::Service | Kind::Endpoints | Kind::Node => &["v1"],
+        Kind::Service | Kind::Endpoints | Kind::Node | Kind::Namespace | Kind::Pod => &["v1"],
         Kind::EndpointSlice => &["discovery.k8s.io/v1"],
         // The beta has the same fields.
         Kind::ServiceCidr => &["networking.k8s.io/v1", "networking.k8s.io/v1beta1"],

@@ -25,6 +25,7 @@ use self::folder::{Changed, Folder};
 use self::watch::Watch;
 use self::writing::Writing;
 use super::SourceError;
+use crate::decode::Keep;
 use crate::interner::Interner;
 use crate::object::Kind;
 use crate::update::{Problem, Update};
@@ -39,6 +40,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// The kinds to send; others are skipped.
     pub kinds: Vec<Kind>,
+    /// How much of endpoints to keep.
+    pub keep: Keep,
 }
 
 /// Says at once what is wrong with the folder.
@@ -79,6 +82,7 @@ pub async fn run(options: Options, sender: Sender<Update>) -> Result<Infallible,
     let mut source = Source {
         folder: Folder::new(folder),
         kinds: options.kinds,
+        keep: options.keep,
         catalog: Catalog::default(),
         names: Interner::default(),
         gone: None,
@@ -104,6 +108,7 @@ pub async fn run(options: Options, sender: Sender<Update>) -> Result<Infallible,
 struct Source {
     folder: Folder,
     kinds: Vec<Kind>,
+    keep: Keep,
     catalog: Catalog,
     names: Interner,
     /// What is wrong with the folder itself, once it was said.
@@ -157,7 +162,7 @@ impl Source {
         }
         let text = fs::read_to_string(&path);
         let text = text.map_err(|error| unread(format!("can't read it: {error}")))?;
-        document::read(file, format, &text, &self.kinds, &mut self.names)
+        document::read(file, format, &text, &self.kinds, self.keep, &mut self.names)
     }
 
     async fn say_gone(&mut self, message: String) -> Result<(), SourceError> {
