@@ -16,7 +16,7 @@ use std::time::Duration;
 use switchyard_cluster::decode::Keep;
 use switchyard_cluster::object::{Kind, Object, ObjectName};
 use switchyard_cluster::source::manifests::{Options, run, validate};
-use switchyard_cluster::source::{SourceError, UPDATES_CAPACITY};
+use switchyard_cluster::source::{Selection, SourceError, UPDATES_CAPACITY};
 use switchyard_cluster::update::{Problem, Update};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{Receiver, channel};
@@ -42,7 +42,7 @@ impl Running {
     fn start(folder: &Path) -> Self {
         let options = Options {
             folder: folder.to_owned(),
-            kinds: Kind::FOR_PROXY.to_vec(),
+            selections: Kind::FOR_PROXY.map(Selection::all).to_vec(),
             keep: Keep::ALL,
         };
         let (sender, updates) = channel(UPDATES_CAPACITY);
@@ -508,7 +508,7 @@ async fn a_folder_that_is_missing_at_the_start_is_an_error() {
         write(dir.path(), "file", "");
         let options = Options {
             folder: path,
-            kinds: Kind::FOR_PROXY.to_vec(),
+            selections: Kind::FOR_PROXY.map(Selection::all).to_vec(),
             keep: Keep::ALL,
         };
         let error = validate(&options).unwrap_err().to_string();

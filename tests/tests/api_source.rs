@@ -13,10 +13,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use switchyard_cluster::decode::Keep;
 use switchyard_cluster::object::{Kind, ObjectName};
-use switchyard_cluster::source::api::{
-    Access, FirstList, Options, Selection, Timing, run, validate,
-};
-use switchyard_cluster::source::{SourceError, UPDATES_CAPACITY};
+use switchyard_cluster::source::api::{Access, FirstList, Options, Timing, run, validate};
+use switchyard_cluster::source::{Selection, SourceError, UPDATES_CAPACITY};
 use switchyard_cluster::store::Store;
 use switchyard_cluster::update::Update;
 use switchyard_tests::apiserver::{RESOURCES, Resource, Seen, Settings, StandIn};

@@ -118,3 +118,59 @@ fn legacy_endpoints_count_only_where_there_is_no_slice() {
     );
     assert_eq!(names(&store), ["svc-legacy"]);
 }
+
+fn pod(ip: &str) -> Arc<Pod> {
+    Arc::new(Pod {
+        name: ObjectName::new("ns", "pod"),
+        ips: Box::new([ip.parse().unwrap()]),
+        host_network: false,
+    })
+}
+
+#[test]
+fn changes_of_pods_carry_what_they_were() {
+    let mut store = Store::new(&[Kind::Pod]);
+    let (one, two) = (pod("10.1.0.1"), pod("10.1.0.2"));
+    let put = |pod: &Arc<Pod>| Update::Upsert(Object::Pod(Arc::clone(pod)));
+    let change = |old: Option<&Arc<Pod>>, new: Option<&Arc<Pod>>| Change::Pod {
+        old: old.cloned(),
+        new: new.cloned(),
+    };
+    assert_eq!(apply(&mut store, put(&one)), [change(None, Some(&one))]);
+    assert_eq!(apply(&mut store, put(&one)), []);
+    let both = change(Some(&one), Some(&two));
+    assert_eq!(apply(&mut store, put(&two)), [both]);
+    apply(&mut store, Update::ListStarted(Kind::Pod));
+    let gone = apply(&mut store, Update::ListDone(Kind::Pod));
+    assert_eq!(gone, [change(Some(&two), None)]);
+    assert_eq!(store.count(Kind::Pod), 0);
+}
+
+#[test]
+fn namespaces_come_and_go() {
+    let mut store = Store::new(&[Kind::Namespace]);
+    let name = ObjectName::cluster_wide("ns");
+    let namespace = Arc::new(Namespace { name: name.clone() });
+    let put = || Update::Upsert(Object::Namespace(Arc::clone(&namespace)));
+    let change = Change::Namespace(name.clone());
+    assert_eq!(apply(&mut store, put()), [change.clone()]);
+    assert_eq!(apply(&mut store, put()), []);
+    assert!(store.namespace("ns").is_some());
+    let removed = apply(&mut store, Update::Remove(Kind::Namespace, name));
+    assert_eq!(removed, [change]);
+    assert!(store.namespace("ns").is_none());
+}
+
+#[test]
+fn slices_of_a_service_stand_in_the_order_of_their_names() {
+    let mut store = Store::new(&[]);
+    for name in ["c", "a", "d", "b", "a"] {
+        let slice = slice(name, Some("svc"));
+        apply(&mut store, Update::Upsert(Object::EndpointSlice(slice)));
+    }
+    let names: Vec<&str> = store
+        .slices(&ObjectName::new("ns", "svc"))
+        .map(|slice| &*slice.name.name)
+        .collect();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+}

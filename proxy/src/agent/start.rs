@@ -288,7 +288,7 @@ pub(crate) async fn start_source(
         Source::Manifests(folder) => {
             let options = source::manifests::Options {
                 folder: folder.clone(),
-                kinds: Kind::FOR_PROXY.to_vec(),
+                selections: Kind::FOR_PROXY.map(source::Selection::all).to_vec(),
                 keep: Keep::FOR_PROXY,
             };
             source::manifests::validate(&options)?;
@@ -303,7 +303,7 @@ pub(crate) async fn start_source(
                     kubeconfig: kubeconfig.clone(),
                     master: master.clone(),
                 },
-                selections: source::api::Selection::for_proxy(&settings.node_name),
+                selections: source::Selection::for_proxy(&settings.node_name),
                 keep: Keep::FOR_PROXY,
                 first_list: source::api::FirstList::default(),
                 timing: source::api::Timing::default(),

@@ -33,7 +33,7 @@ use self::watched::{
     EndpointSlices, LegacyEndpoints, Namespaces, Nodes, Pods, READING, Reading, ServiceCidrs,
     Services,
 };
-use super::SourceError;
+use super::{Selection, SourceError};
 use crate::decode::Keep;
 use crate::object::Kind;
 use crate::update::Update;
@@ -63,67 +63,6 @@ pub struct Access {
     pub kubeconfig: Option<PathBuf>,
     /// The server's URL; overrides that of the kubeconfig.
     pub master: Option<String>,
-}
-
-/// One kind of objects, narrowed by the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selection {
-    /// The kind.
-    pub kind: Kind,
-    /// `labelSelector`.
-    pub labels: Option<String>,
-    /// `fieldSelector`.
-    pub fields: Option<String>,
-    /// A server that does not have this kind, or does not show it to us, counts as having
-    /// none, so that nothing else waits for it.
-    pub optional: bool,
-}
-
-impl Selection {
-    /// All objects of a kind.
-    #[must_use]
-    pub const fn all(kind: Kind) -> Self {
-        Self {
-            kind,
-            labels: None,
-            fields: None,
-            optional: false,
-        }
-    }
-
-    /// What a service proxy on this node asks for.
-    #[must_use]
-    pub fn for_proxy(node: &str) -> Vec<Self> {
-        let not_headless = Some("!service.kubernetes.io/headless".to_owned());
-        Kind::FOR_PROXY
-            .into_iter()
-            .map(|kind| match kind {
-                Kind::Node => Self {
-                    fields: Some(format!("metadata.name={node}")),
-                    ..Self::all(kind)
-                },
-                Kind::Service => Self {
-                    labels: Some("!service.kubernetes.io/service-proxy-name".to_owned()),
-                    fields: Some("spec.clusterIP!=None".to_owned()),
-                    ..Self::all(kind)
-                },
-                Kind::EndpointSlice => Self {
-                    labels: not_headless.clone(),
-                    ..Self::all(kind)
-                },
-                Kind::Endpoints => Self {
-                    labels: not_headless.clone(),
-                    optional: true,
-                    ..Self::all(kind)
-                },
-                Kind::ServiceCidr => Self {
-                    optional: true,
-                    ..Self::all(kind)
-                },
-                Kind::Namespace | Kind::Pod => Self::all(kind),
-            })
-            .collect()
-    }
 }
 
 /// How a first list is read.
