@@ -107,3 +107,90 @@ fn arguments(count: usize) -> String {
         more => format!("{more} arguments"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::corefile::parse;
+
+    fn line(text: &str) -> Line {
+        let corefile = parse(&format!(". {{\n{text}\n}}"), "Corefile", Path::new("")).unwrap();
+        corefile.blocks[0].directives[0].clone()
+    }
+
+    fn said<T>(result: Result<T, ConfigError>) -> String {
+        result.err().expect("an error").to_string()
+    }
+
+    #[test]
+    fn helpers_take_what_is_allowed() {
+        assert_eq!(line("loop").no_args(), Ok(()));
+        assert_eq!(line("loop").no_body(), Ok(()));
+        let ttl = line("ttl 3600");
+        let [value] = ttl.exactly("seconds").unwrap();
+        assert_eq!(value.number("ttl", 0_u32..=3600), Ok(3600));
+        assert_eq!(
+            line("a b c").between(1, 2, "names").map(<[Token]>::len),
+            Ok(2)
+        );
+        assert_eq!(
+            line("x 1m30s").args()[0].duration("it"),
+            Ok(Duration::from_secs(90))
+        );
+        assert_eq!(line("x {\n a\n b\n}").options().len(), 2);
+    }
+
+    #[test]
+    fn helpers_say_what_is_wrong_where() {
+        let cases = [
+            (
+                said(line("loop a b").no_args()),
+                "`loop` takes no argument, but has `a`",
+            ),
+            (
+                said(line("loop {\n}").no_body()),
+                "`loop` takes no block in braces",
+            ),
+            (
+                said(line("ttl").exactly::<1>("seconds")),
+                "`ttl` takes seconds, but has no argument",
+            ),
+            (
+                said(line("a b").exactly::<2>("two")),
+                "`a` takes two, but has one argument",
+            ),
+            (
+                said(line("a b c d").between(0, 2, "a few")),
+                "`a` takes a few, but has 3 arguments",
+            ),
+            (
+                said(line("ttl 3601").args()[0].number("ttl", 0_u32..=3600)),
+                "ttl must be a number from 0 to 3600, not `3601`",
+            ),
+            (
+                said(line("ttl -1").args()[0].number("ttl", 0_u32..=3600)),
+                "ttl must be a number from 0 to 3600, not `-1`",
+            ),
+            (
+                said(line("lameduck 5").args()[0].duration("lameduck")),
+                "lameduck must be a duration such as 30s, 1m30s or 500ms, but `5` has no unit",
+            ),
+            (
+                line("suces 1")
+                    .unknown_option(&["success", "denial"])
+                    .to_string(),
+                "unknown option `suces`; known are: success, denial",
+            ),
+            (
+                line("x").unknown_option(&[]).to_string(),
+                "unknown option `x`; there are none here",
+            ),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(said, format!("Corefile:2: {expected}"));
+        }
+    }
+}

@@ -134,8 +134,9 @@ impl Parser<'_> {
                 self.import(&next.token)?;
                 continue;
             }
-            if next.plain && next.token.len() > 1 && next.token.ends_with('{') {
-                let message = format!("expected a space before the `{{` of `{}`", next.token);
+            let brace = next.token.ends_with('{') || next.token.ends_with("{}");
+            if next.plain && brace {
+                let message = format!("expected spaces around the brace of `{}`", next.token);
                 return Err(next.token.error(message));
             }
             comma = next.token.ends_with(',').then(|| next.token.clone());
