@@ -13,6 +13,7 @@
 pub mod any;
 mod chain;
 mod exchange;
+pub mod forward;
 pub mod registry;
 mod setup;
 
