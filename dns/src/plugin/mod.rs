@@ -15,14 +15,23 @@ mod chain;
 mod exchange;
 pub mod file;
 pub mod forward;
+mod hosts;
+#[cfg(test)]
+mod readmes;
 pub mod registry;
+mod reverse;
 mod setup;
 pub mod transfer;
+#[cfg(test)]
+mod testing;
+mod zones;
 
 pub(crate) use chain::Progress;
 pub use chain::{Below, Chain, Outcome, Position};
 pub use exchange::Exchange;
+pub use reverse::address_of_reverse_name;
 pub use setup::{BlockSettings, Carried, Environment, ProcessSettings, Setup, SetupFn};
+pub use zones::{Fallthrough, Zones};
 
 use std::fmt::Debug;
 

@@ -76,6 +76,7 @@ pub const ENTRIES: &[Entry] = &[
     refused("tsig", "requests would not be authenticated"),
     refused("dnssec", "answers would not be signed"),
     ours("transfer", super::transfer::setup),
+    ours("hosts", super::hosts::setup),
     refused("route53", BACK_END),
     refused("azure", BACK_END),
     refused("clouddns", BACK_END),
