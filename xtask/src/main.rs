@@ -23,7 +23,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Install the programs that tests and demo need and this machine lacks
-    Setup,
+    Setup(setup::Options),
     /// Check everything: format, lints, licences, and all tests
     Test(test::Options),
     /// Make a cluster of network namespaces, run the proxy in it and send it real requests
@@ -41,7 +41,7 @@ enum Bench {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Setup => setup::run(),
+        Command::Setup(options) => setup::run_with(&options),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(Bench::Proxy(options)) => bench::run(&options),
