@@ -8,6 +8,7 @@ mod cases;
 mod client;
 mod cluster;
 mod expect;
+pub mod oracle;
 mod query;
 mod reply;
 mod server;
