@@ -11,7 +11,7 @@ use std::fs;
 use std::mem::size_of;
 use std::sync::Arc;
 
-use switchyard_cluster::decode::decode;
+use switchyard_cluster::decode::{Keep, decode};
 use switchyard_cluster::interner::Interner;
 use switchyard_cluster::object::{Endpoint, EndpointSlice, Kind, Object, ServicePort, SlicePort};
 use switchyard_cluster::store::Store;
@@ -24,7 +24,7 @@ const MAX_GROWTH_KIB: usize = 32 * 1024;
 
 #[test]
 fn structures_keep_their_sizes() {
-    assert_eq!(size_of::<Endpoint>(), 64);
+    assert_eq!(size_of::<Endpoint>(), 72);
     assert!(
         size_of::<EndpointSlice>() <= 128,
         "{}",
@@ -81,7 +81,7 @@ fn slice(number: usize, names: &mut Interner) -> Update {
     let text = format!(
         r#"{{"metadata":{{"name":"web-{number}-abcde","namespace":"shop","labels":{{"kubernetes.io/service-name":"web-{number}"}}}},"addressType":"IPv4","endpoints":[{endpoints}],"ports":[{{"name":"http","protocol":"TCP","port":8080}}]}}"#
     );
-    let decoded = decode(Kind::EndpointSlice, &text, names).unwrap();
+    let decoded = decode(Kind::EndpointSlice, &text, Keep::FOR_PROXY, names).unwrap();
     assert!(decoded.oddities.is_empty());
     let Object::EndpointSlice(slice) = decoded.object else {
         panic!("not a slice");

@@ -11,11 +11,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use switchyard_cluster::decode::Keep;
 use switchyard_cluster::object::{Kind, ObjectName};
-use switchyard_cluster::source::api::{
-    Access, FirstList, Options, Selection, Timing, run, validate,
-};
-use switchyard_cluster::source::{SourceError, UPDATES_CAPACITY};
+use switchyard_cluster::source::api::{Access, FirstList, Options, Timing, run, validate};
+use switchyard_cluster::source::{Selection, SourceError, UPDATES_CAPACITY};
 use switchyard_cluster::store::Store;
 use switchyard_cluster::update::Update;
 use switchyard_tests::apiserver::{RESOURCES, Resource, Seen, Settings, StandIn};
@@ -89,6 +88,7 @@ fn options(kubeconfig: &Kubeconfig, first_list: FirstList) -> Options {
             master: None,
         },
         selections: Selection::for_proxy("node1"),
+        keep: Keep::ALL,
         first_list,
         timing: timing(),
     }
@@ -528,7 +528,7 @@ async fn a_silent_http2_connection_is_noticed_by_pings() {
     following.until_ip("a", "10.0.0.2").await;
     following
         .until("no trouble", |following| {
-            Kind::ALL
+            Kind::FOR_PROXY
                 .iter()
                 .all(|kind| following.trouble(*kind).is_none())
         })
@@ -581,7 +581,7 @@ async fn a_server_that_is_silent_from_the_start_is_noticed() {
     let mut following = Following::start(options);
     following
         .until("trouble", |following| {
-            Kind::ALL
+            Kind::FOR_PROXY
                 .iter()
                 .all(|kind| following.trouble(*kind).is_some())
         })
@@ -600,7 +600,7 @@ async fn trouble_ends_with_a_good_answer_even_if_nothing_changes() {
     server.close(true);
     following
         .until("trouble", |following| {
-            Kind::ALL
+            Kind::FOR_PROXY
                 .iter()
                 .all(|kind| following.trouble(*kind).is_some())
         })
@@ -608,14 +608,14 @@ async fn trouble_ends_with_a_good_answer_even_if_nothing_changes() {
     following.settle(Duration::from_millis(500)).await;
     let reasons = following.count(|update| matches!(update, Update::Trouble(_, Some(_))));
     assert!(
-        reasons <= 3 * Kind::ALL.len(),
+        reasons <= 3 * Kind::FOR_PROXY.len(),
         "each reason once, not with every retry: {reasons}"
     );
     assert_eq!(following.names(), ["a"], "what is known stays");
     server.close(false);
     following
         .until("no trouble", |following| {
-            Kind::ALL
+            Kind::FOR_PROXY
                 .iter()
                 .all(|kind| following.trouble(*kind).is_none())
         })
@@ -955,6 +955,7 @@ async fn bad_access_is_an_error_at_once_that_says_what_is_wrong() {
                 master: master.map(str::to_owned),
             },
             selections: Selection::for_proxy("node1"),
+            keep: Keep::FOR_PROXY,
             first_list: FirstList::Streamed,
             timing: timing(),
         };

@@ -47,7 +47,7 @@ use self::namespace::Namespace;
 
 pub use self::place::{Family, Place, Protocol, endpoint_place, to_ipv6, to_ipv6_prefix};
 pub use self::probe::{Answer, Connection, Outcome, Probe};
-pub use self::process::{Finished, HttpAnswer};
+pub use self::process::{Finished, HttpAnswer, http_get_here};
 pub use self::proxy::{Proxy, ProxyOptions, find_binary};
 pub use self::tools::{IptablesTool, require_root, require_tools};
 pub use self::traffic::{Report, Traffic};

@@ -83,33 +83,39 @@ pub(super) fn http_get(
     path: &str,
 ) -> Result<HttpAnswer> {
     let path = path.to_owned();
-    bed.in_place(from, move || -> Result<HttpAnswer> {
-        let mut stream = TcpStream::connect_timeout(&server, HTTP_TIMEOUT)?;
-        stream.set_read_timeout(Some(HTTP_TIMEOUT))?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes)?;
-        let text = String::from_utf8_lossy(&bytes);
-        let (head, body) = text
-            .split_once("\r\n\r\n")
-            .context("no end of HTTP headers")?;
-        let status = head.split(' ').nth(1).context("no HTTP status")?.parse()?;
-        let headers = head.to_ascii_lowercase();
-        let chunked = headers.contains("transfer-encoding: chunked");
-        let body = if chunked {
-            unchunk(body)?
-        } else {
-            body.to_owned()
-        };
-        Ok(HttpAnswer {
-            status,
-            headers,
-            body,
-        })
-    })?
+    bed.in_place(from, move || http_get_here(server, &path))?
+}
+
+/// Fetches `path` by HTTP/1.1 from where the calling thread is.
+///
+/// # Errors
+/// Nobody listens, the answer takes longer than five seconds, or it is not HTTP.
+pub fn http_get_here(server: SocketAddr, path: &str) -> Result<HttpAnswer> {
+    let mut stream = TcpStream::connect_timeout(&server, HTTP_TIMEOUT)?;
+    stream.set_read_timeout(Some(HTTP_TIMEOUT))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .context("no end of HTTP headers")?;
+    let status = head.split(' ').nth(1).context("no HTTP status")?.parse()?;
+    let headers = head.to_ascii_lowercase();
+    let chunked = headers.contains("transfer-encoding: chunked");
+    let body = if chunked {
+        unchunk(body)?
+    } else {
+        body.to_owned()
+    };
+    Ok(HttpAnswer {
+        status,
+        headers,
+        body,
+    })
 }
 
 fn unchunk(mut rest: &str) -> Result<String> {

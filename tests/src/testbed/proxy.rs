@@ -12,10 +12,8 @@ use nix::unistd::Pid;
 
 use super::place::Place;
 use super::{HttpAnswer, IptablesTool, Testbed, wait_for};
+use crate::binary;
 
-/// The environment variable that names the binary under test.
-const BINARY_VARIABLE: &str = "SWITCHYARD_PROXY_BIN";
-const BINARY_NAME: &str = "switchyard-proxy";
 /// A proxy that does not answer its health check by then has failed to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// A proxy that still runs so long after SIGTERM is killed.
@@ -253,42 +251,10 @@ impl Drop for Proxy {
     }
 }
 
-/// The binary under test: `SWITCHYARD_PROXY_BIN`, else the newest of the workspace's debug and
-/// release builds.
+/// The binary under test; see [`binary::find`].
 ///
 /// # Errors
 /// There is none; the message says how to build it.
 pub fn find_binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
-        let path = PathBuf::from(path);
-        if path.is_file() {
-            return Ok(path);
-        }
-        bail!(
-            "{BINARY_VARIABLE} names {}, which is no file",
-            path.display()
-        );
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
-    let built = |profile: &str| {
-        let path = target.join(profile).join(BINARY_NAME);
-        let time = fs::metadata(&path)
-            .and_then(|metadata| metadata.modified())
-            .ok()?;
-        Some((time, path))
-    };
-    let newest = [built("debug"), built("release")]
-        .into_iter()
-        .flatten()
-        .max();
-    let (_, path) = newest.with_context(|| {
-        format!(
-            "no {BINARY_NAME} in {}: run `cargo build -p switchyard-proxy` first",
-            target.display()
-        )
-    })?;
-    Ok(path.canonicalize()?)
+    binary::find("switchyard-proxy")
 }

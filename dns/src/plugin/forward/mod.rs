@@ -1,0 +1,3 @@
+//! `forward`: asks other servers what this one does not know.
+
+pub mod upstream;
