@@ -21,9 +21,9 @@ mod readmes;
 pub mod registry;
 mod reverse;
 mod setup;
-pub mod transfer;
 #[cfg(test)]
 mod testing;
+pub mod transfer;
 mod zones;
 
 pub(crate) use chain::Progress;
