@@ -11,10 +11,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
-use switchyard_cluster::decode::decode;
+use switchyard_cluster::decode::{Keep, decode};
 use switchyard_cluster::interner::Interner;
 use switchyard_cluster::object::{
-    Endpoint, EndpointSlice, Kind, Node, Object, Service, ServiceType, TrafficPolicy,
+    Endpoint, EndpointSlice, Kind, Node, Object, Pod, Service, ServiceType, TrafficPolicy,
 };
 
 /// One document of a data file.
@@ -60,7 +60,12 @@ fn check(case: &Case) -> Vec<String> {
         .into_iter()
         .find(|kind| kind.as_str() == case.kind)
         .unwrap();
-    let read = decode(kind, &case.object.to_string(), &mut Interner::default());
+    let read = decode(
+        kind,
+        &case.object.to_string(),
+        Keep::ALL,
+        &mut Interner::default(),
+    );
     let (reads, problems) = match read {
         Ok(decoded) => (Some(lines(&decoded.object)), decoded.oddities),
         Err(undecodable) => (None, vec![undecodable.problem]),
@@ -96,6 +101,8 @@ fn lines(object: &Object) -> Vec<String> {
                 .collect()
         }
         Object::Node(node) => node_lines(node),
+        Object::Namespace(namespace) => vec![namespace.name.to_string()],
+        Object::Pod(pod) => pod_lines(pod),
         Object::ServiceCidr(cidr) => {
             let cidrs = cidr.cidrs.iter().map(ToString::to_string);
             [cidr.name.to_string()].into_iter().chain(cidrs).collect()
@@ -110,6 +117,12 @@ fn service_lines(service: &Service) -> Vec<String> {
     }
     if service.created_unix_s != 0 {
         lines.push(format!("created {}", service.created_unix_s));
+    }
+    if service.headless {
+        lines.push("headless".to_owned());
+    }
+    if let Some(name) = &service.external_name {
+        lines.push(format!("alias of {name}"));
     }
     lines.extend(service.cluster_ips.iter().map(|ip| format!("cluster {ip}")));
     lines.extend(
@@ -192,7 +205,24 @@ fn endpoint_line(endpoint: &Endpoint) -> String {
     if let Some(hints) = &endpoint.hints {
         line = format!("{line} for {:?} {:?}", hints.zones, hints.nodes);
     }
+    if let Some(naming) = &endpoint.naming {
+        let named = |text: &Option<Box<str>>| text.clone().unwrap_or_default();
+        line = format!(
+            "{line} hostname {:?} pod {:?}",
+            named(&naming.hostname),
+            named(&naming.pod)
+        );
+    }
     line
+}
+
+fn pod_lines(pod: &Pod) -> Vec<String> {
+    let mut lines = vec![pod.name.to_string()];
+    lines.extend(pod.ips.iter().map(ToString::to_string));
+    if pod.host_network {
+        lines.push("host network".to_owned());
+    }
+    lines
 }
 
 fn node_lines(node: &Node) -> Vec<String> {

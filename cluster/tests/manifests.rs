@@ -13,9 +13,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
+use switchyard_cluster::decode::Keep;
 use switchyard_cluster::object::{Kind, Object, ObjectName};
 use switchyard_cluster::source::manifests::{Options, run, validate};
-use switchyard_cluster::source::{SourceError, UPDATES_CAPACITY};
+use switchyard_cluster::source::{Selection, SourceError, UPDATES_CAPACITY};
 use switchyard_cluster::update::{Problem, Update};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{Receiver, channel};
@@ -41,7 +42,8 @@ impl Running {
     fn start(folder: &Path) -> Self {
         let options = Options {
             folder: folder.to_owned(),
-            kinds: Kind::ALL.to_vec(),
+            selections: Kind::FOR_PROXY.map(Selection::all).to_vec(),
+            keep: Keep::ALL,
         };
         let (sender, updates) = channel(UPDATES_CAPACITY);
         let task = tokio::spawn(async move {
@@ -63,7 +65,7 @@ impl Running {
     async fn first_list(&mut self) -> Vec<Update> {
         let mut updates = Vec::new();
         let mut done = 0;
-        while done < Kind::ALL.len() {
+        while done < Kind::FOR_PROXY.len() {
             match self.next().await {
                 Update::ListStarted(_) => {}
                 Update::ListDone(_) => done += 1,
@@ -162,7 +164,7 @@ async fn reads_every_form_of_file_and_frames_the_first_list() {
     fs::create_dir(dir.path().join("below.yaml")).unwrap();
     let mut running = Running::start(dir.path());
     let mut frame = Vec::new();
-    for kind in Kind::ALL {
+    for kind in Kind::FOR_PROXY {
         frame.push(Update::ListStarted(kind));
     }
     let mut seen = Vec::new();
@@ -506,7 +508,8 @@ async fn a_folder_that_is_missing_at_the_start_is_an_error() {
         write(dir.path(), "file", "");
         let options = Options {
             folder: path,
-            kinds: Kind::ALL.to_vec(),
+            selections: Kind::FOR_PROXY.map(Selection::all).to_vec(),
+            keep: Keep::ALL,
         };
         let error = validate(&options).unwrap_err().to_string();
         assert!(

@@ -90,7 +90,7 @@ fn local_addresses() -> Result<Vec<IpAddr>, ExplainError> {
 async fn plans(settings: &Settings) -> Result<(PlanTable, NodeContext), ExplainError> {
     let (sender, mut updates) = mpsc::channel(source::UPDATES_CAPACITY);
     let source = start_source(settings, sender).await?;
-    let mut store = Store::new(&Kind::ALL);
+    let mut store = Store::new(&Kind::FOR_PROXY);
     let listing = async {
         while !store.synced() {
             let Some(update) = updates.recv().await else {

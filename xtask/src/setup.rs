@@ -1,58 +1,53 @@
 //! `cargo xtask setup`: what a fresh Debian 12 with Rust lacks.
 
+mod needed;
+mod services;
+
+use std::collections::BTreeSet;
+
 use anyhow::{Result, bail};
 
+use self::needed::{FOR_BENCH, FOR_TESTS, Program};
+use self::services::{NoStart, disable, has_service};
 use crate::programs::{self, cargo, command, is_installed, succeeds};
 
 /// Seconds to wait for another apt to finish.
 const APT_LOCK_TIMEOUT_S: u32 = 120;
 
-/// A program, the Debian package it comes in, and what does not work without it.
-struct Program {
-    name: &'static str,
-    package: &'static str,
-    without: &'static str,
+/// How much is set up.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Also what `cargo xtask bench dns` needs: dnsperf, nsd, knot
+    #[arg(long)]
+    bench: bool,
 }
 
-const PROGRAMS: [Program; 6] = [
-    Program {
-        name: "iptables",
-        package: "iptables",
-        without: "the iptables mode, its tests and the demo",
-    },
-    Program {
-        name: "ipset",
-        package: "ipset",
-        without: "rejecting unknown ports of a ClusterIP in iptables mode, and tests of ipset",
-    },
-    Program {
-        name: "nft",
-        package: "nftables",
-        without: "tests that look at nftables",
-    },
-    Program {
-        name: "conntrack",
-        package: "conntrack",
-        without: "tests of connection tracking",
-    },
-    Program {
-        name: "ip",
-        package: "iproute2",
-        without: "every test in network namespaces, the demo and the bench",
-    },
-    Program {
-        name: "sysctl",
-        package: "procps",
-        without: "looking at kernel switches by hand in the demo",
-    },
-];
+/// `cargo xtask setup`.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_with(options: &Options) -> Result<()> {
+    if options.bench { for_bench() } else { run() }
+}
 
-/// Installs what is missing.
+/// Installs what tests and demo need and is missing.
 ///
 /// # Errors
 /// Something could not be got; the message says what does not work then.
 pub(crate) fn run() -> Result<()> {
-    let mut lacking = install_packages();
+    install(&FOR_TESTS.iter().collect::<Vec<_>>())
+}
+
+/// As [`run`], and what only the DNS bench needs.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn for_bench() -> Result<()> {
+    install(&FOR_TESTS.iter().chain(&FOR_BENCH).collect::<Vec<_>>())
+}
+
+fn install(programs: &[&Program]) -> Result<()> {
+    let mut lacking = install_packages(programs);
     if let Err(error) = install_cargo_deny() {
         lacking.push(format!("cargo-deny, for the check of licences ({error:#})"));
     }
@@ -74,33 +69,41 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// Installs packages for missing programs; returns what is missing still.
-fn install_packages() -> Vec<String> {
+fn install_packages(programs: &[&Program]) -> Vec<String> {
     let missing = || {
-        PROGRAMS
+        programs
             .iter()
             .filter(|program| !is_installed(program.name))
     };
-    let packages: Vec<&str> = missing().map(|program| program.package).collect();
+    let packages: BTreeSet<&str> = missing().map(|program| program.package).collect();
     if packages.is_empty() {
         return Vec::new();
     }
+    let packages: Vec<&str> = packages.into_iter().collect();
+    let services: Vec<&str> = missing().filter_map(|program| program.service).collect();
     println!("setup: installing {}", packages.join(" "));
-    if let Err(error) = apt_install(&packages) {
+    if !services.is_empty() {
+        println!(
+            "setup: the services of {} are not started, and are disabled for the next boot; \
+             their packages add a system user each",
+            services.join(", ")
+        );
+    }
+    if let Err(error) = apt_install(&packages, &services) {
         eprintln!("setup: {error:#}");
     }
     missing()
         .map(|program| {
-            let Program {
-                name,
-                package,
-                without,
-            } = program;
-            format!("`{name}` (package {package}), without which there is no: {without}")
+            format!(
+                "`{}` (package {}), without which there is no: {}",
+                program.name, program.package, program.without
+            )
         })
         .collect()
 }
 
-fn apt_install(packages: &[&str]) -> Result<()> {
+/// Installs packages; those of `services` without starting them.
+fn apt_install(packages: &[&str], services: &[&str]) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!(
             "not root: run `apt-get install {}` as root",
@@ -126,8 +129,16 @@ fn apt_install(packages: &[&str]) -> Result<()> {
         .chain(packages)
         .copied()
         .collect();
+    let _no_start = NoStart::begin()?;
     // The lists of packages may be missing or old; only then they are fetched.
-    apt(&install).or_else(|_| apt(&["update"]).and_then(|()| apt(&install)))
+    let installed = apt(&install).or_else(|_| apt(&["update"]).and_then(|()| apt(&install)));
+    // Also after a failure: some may have been installed.
+    let there: Vec<&str> = services
+        .iter()
+        .copied()
+        .filter(|service| has_service(service))
+        .collect();
+    installed.and(disable(&there))
 }
 
 fn install_cargo_deny() -> Result<()> {

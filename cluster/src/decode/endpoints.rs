@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::Context;
 use super::field;
 use super::meta::{HasMeta, Meta};
-use super::slice::{shared, trigger};
+use super::slice::trigger;
 use crate::object::{
     Conditions, Endpoint, EndpointSlice, IpFamily, LegacyEndpoints, Object, ObjectName, SlicePort,
 };
@@ -104,9 +104,11 @@ fn endpoint(
     Endpoint {
         address,
         conditions,
-        node: shared(entry.node_name.as_deref(), context.names),
+        node: context.node(entry.node_name.as_deref()),
         zone: None,
         hints: None,
+        // Whoever reads legacy objects needs no names.
+        naming: None,
     }
 }
 

@@ -123,14 +123,15 @@ fn object_name(
         });
     }
     let namespace = match kind {
-        Kind::Node | Kind::ServiceCidr => "",
-        Kind::Service | Kind::EndpointSlice | Kind::Endpoints => namespace
+        Kind::Node | Kind::ServiceCidr | Kind::Namespace => "",
+        Kind::Service | Kind::EndpointSlice | Kind::Endpoints | Kind::Pod => namespace
             .filter(|given| !given.is_empty())
             .unwrap_or(DEFAULT_NAMESPACE),
     };
     let name = match kind {
-        // Names of slices are used once; names of Services come back on their slices.
-        Kind::EndpointSlice => name.into(),
+        // Names of slices and pods are used once; names of Services come back on their
+        // slices, those of Namespaces on all that live in them.
+        Kind::EndpointSlice | Kind::Pod => name.into(),
         _ => names.share(name),
     };
     Ok(ObjectName::new(names.share(namespace), name))

@@ -7,17 +7,23 @@
 
 mod endpoints;
 mod field;
+mod keep;
 mod meta;
 mod node;
+mod pod;
 mod service;
 mod service_cidr;
 mod slice;
+
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::interner::Interner;
 use crate::object::{Kind, Object, ObjectName};
 use crate::update::Problem;
+
+pub use keep::Keep;
 
 /// An object that was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,17 +47,25 @@ pub struct Undecodable {
     pub problem: Problem,
 }
 
-/// Reads one object of a kind from its JSON text.
+/// Reads one object of a kind from its JSON text, with no more detail than `keep` says.
 ///
 /// # Errors
 /// If the text is not the JSON of such an object: the problem names the field.
-pub fn decode(kind: Kind, json: &str, names: &mut Interner) -> Result<Decoded, Undecodable> {
+pub fn decode(
+    kind: Kind,
+    json: &str,
+    keep: Keep,
+    names: &mut Interner,
+) -> Result<Decoded, Undecodable> {
+    let wanted = Wanted { kind, keep };
     match kind {
-        Kind::Service => typed(kind, json, names, service::compact),
-        Kind::EndpointSlice => typed(kind, json, names, slice::compact),
-        Kind::Endpoints => typed(kind, json, names, endpoints::compact),
-        Kind::Node => typed(kind, json, names, node::compact),
-        Kind::ServiceCidr => typed(kind, json, names, service_cidr::compact),
+        Kind::Service => typed(wanted, json, names, service::compact),
+        Kind::EndpointSlice => typed(wanted, json, names, slice::compact),
+        Kind::Endpoints => typed(wanted, json, names, endpoints::compact),
+        Kind::Node => typed(wanted, json, names, node::compact),
+        Kind::ServiceCidr => typed(wanted, json, names, service_cidr::compact),
+        Kind::Namespace => typed(wanted, json, names, pod::compact_namespace),
+        Kind::Pod => typed(wanted, json, names, pod::compact),
     }
 }
 
@@ -69,16 +83,41 @@ fn undecodable(kind: Kind, json: &str, names: &mut Interner, problem: Problem) -
 /// What every decoder is handed beside the raw object.
 struct Context<'a> {
     name: ObjectName,
+    keep: Keep,
     names: &'a mut Interner,
     oddities: field::Oddities,
 }
 
-fn typed<'de, Raw: Deserialize<'de> + meta::HasMeta>(
+impl Context<'_> {
+    /// An empty name says as little as a missing one.
+    fn shared(&mut self, name: Option<&str>) -> Option<Arc<str>> {
+        let name = name.filter(|name| !name.is_empty())?;
+        Some(self.names.share(name))
+    }
+
+    fn node(&mut self, name: Option<&str>) -> Option<Arc<str>> {
+        self.shared(name.filter(|_| self.keep.nodes))
+    }
+
+    fn zone(&mut self, name: Option<&str>) -> Option<Arc<str>> {
+        self.shared(name.filter(|_| self.keep.zones))
+    }
+}
+
+/// What is read, and in how much detail.
+#[derive(Clone, Copy)]
+struct Wanted {
     kind: Kind,
+    keep: Keep,
+}
+
+fn typed<'de, Raw: Deserialize<'de> + meta::HasMeta>(
+    wanted: Wanted,
     json: &'de str,
     names: &mut Interner,
     compact: fn(Raw, &mut Context<'_>) -> Object,
 ) -> Result<Decoded, Undecodable> {
+    let Wanted { kind, keep } = wanted;
     // The quick way first; only text that fails is read again to learn where.
     let read = serde_json::from_str(json).map_err(|error| locate::<Raw>(json, &error));
     let named = read.and_then(|raw: Raw| Ok((raw.meta().object_name(kind, names)?, raw)));
@@ -89,6 +128,7 @@ fn typed<'de, Raw: Deserialize<'de> + meta::HasMeta>(
     let resource_version = raw.meta().resource_version.clone();
     let mut context = Context {
         name,
+        keep,
         names,
         oddities: field::Oddities::default(),
     };

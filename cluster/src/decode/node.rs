@@ -7,7 +7,6 @@ use serde::Deserialize;
 use super::Context;
 use super::field::{self, Oddities};
 use super::meta::{HasMeta, Meta};
-use super::slice::shared;
 use crate::object::{Node, Object};
 
 /// The taint the cluster autoscaler puts on a node it is about to remove.
@@ -61,7 +60,7 @@ pub(super) fn compact(raw: RawNode, context: &mut Context<'_>) -> Object {
     let to_be_deleted = taints.any(|taint| taint.key.as_deref() == Some(TO_BE_DELETED_TAINT));
     let node = Node {
         name: context.name.clone(),
-        zone: shared(raw.metadata.zone(), context.names),
+        zone: context.shared(raw.metadata.zone()),
         internal_ips: of_type("InternalIP", &addresses, &mut context.oddities),
         external_ips: of_type("ExternalIP", &addresses, &mut context.oddities),
         pod_cidrs: pod_cidrs(spec.pod_cidrs, spec.pod_cidr, &mut context.oddities),

@@ -9,6 +9,8 @@ use super::field::{self, Oddities};
 use super::meta::{HasMeta, Meta};
 use crate::object::{LoadBalancerIp, Object, Service, ServicePort, ServiceType, TrafficPolicy};
 
+/// `spec.clusterIP` of a headless Service.
+const NO_CLUSTER_IP: &str = "None";
 /// The API's default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const DEFAULT_AFFINITY_TIMEOUT_S: u32 = 10_800;
 /// The API's upper bound for it: one day.
@@ -33,6 +35,7 @@ struct Spec {
     cluster_ips: Option<Vec<String>>,
     #[serde(rename = "externalIPs")]
     external_ips: Option<Vec<String>>,
+    external_name: Option<String>,
     ports: Option<Vec<Port>>,
     session_affinity: Option<String>,
     session_affinity_config: Option<AffinityConfig>,
@@ -97,10 +100,16 @@ pub(super) fn compact(raw: RawService, context: &mut Context<'_>) -> Object {
             "metadata.creationTimestamp".to_owned()
         })
     });
+    let kind = service_type(spec.kind.as_deref(), oddities);
+    let external_name = spec
+        .external_name
+        .filter(|name| kind == ServiceType::ExternalName && !name.is_empty());
     let service = Service {
         name: context.name.clone(),
         created_unix_s: created.map_or(0, jiff::Timestamp::as_second),
-        kind: service_type(spec.kind.as_deref(), oddities),
+        kind,
+        headless: is_headless(spec.cluster_ips.as_deref(), spec.cluster_ip.as_deref()),
+        external_name: external_name.map(Arc::from),
         cluster_ips: cluster_ips(spec.cluster_ips, spec.cluster_ip, oddities),
         external_ips: addresses(
             &spec.external_ips.unwrap_or_default(),
@@ -149,13 +158,18 @@ fn service_type(text: Option<&str>, oddities: &mut Oddities) -> ServiceType {
     }
 }
 
+fn is_headless(many: Option<&[String]>, one: Option<&str>) -> bool {
+    let first = many.and_then(<[String]>::first).map(String::as_str);
+    first.or(one) == Some(NO_CLUSTER_IP)
+}
+
 /// `spec.clusterIPs`, or `spec.clusterIP` of an object from before dual stack.
 fn cluster_ips(
     many: Option<Vec<String>>,
     one: Option<String>,
     oddities: &mut Oddities,
 ) -> Box<[IpAddr]> {
-    let given = |text: &String| !text.is_empty() && text != "None";
+    let given = |text: &String| !text.is_empty() && text != NO_CLUSTER_IP;
     let many: Vec<String> = many.unwrap_or_default();
     if many.is_empty() {
         let one = one.filter(given);

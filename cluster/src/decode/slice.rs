@@ -2,11 +2,12 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::Context;
 use super::field::{self, Oddities};
 use super::meta::{HasMeta, Meta};
-use crate::interner::Interner;
-use crate::object::{Conditions, Endpoint, EndpointSlice, Hints, IpFamily, Object, SlicePort};
+use super::{Context, Keep};
+use crate::object::{
+    Conditions, Endpoint, EndpointSlice, Hints, IpFamily, Kind, Naming, Object, SlicePort,
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,6 +27,14 @@ struct RawEndpoint {
     node_name: Option<String>,
     zone: Option<String>,
     hints: Option<RawHints>,
+    hostname: Option<String>,
+    target_ref: Option<TargetRef>,
+}
+
+#[derive(Deserialize)]
+struct TargetRef {
+    kind: Option<String>,
+    name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -150,21 +159,20 @@ fn endpoints(raw: &[RawEndpoint], family: IpFamily, context: &mut Context<'_>) -
         let Some(address) = context.oddities.keep(read, path) else {
             continue;
         };
+        let conditions = conditions(entry.conditions.as_ref());
+        if !(conditions.ready || context.keep.unready) {
+            continue;
+        }
         endpoints.push(Endpoint {
             address,
-            conditions: conditions(entry.conditions.as_ref()),
-            node: shared(entry.node_name.as_deref(), context.names),
-            zone: shared(entry.zone.as_deref(), context.names),
-            hints: hints(entry.hints.as_ref(), context.names),
+            conditions,
+            node: context.node(entry.node_name.as_deref()),
+            zone: context.zone(entry.zone.as_deref()),
+            hints: hints(entry.hints.as_ref(), context),
+            naming: naming(entry, context.keep),
         });
     }
     endpoints.into()
-}
-
-/// An empty name says as little as a missing one.
-pub(super) fn shared(name: Option<&str>, names: &mut Interner) -> Option<Arc<str>> {
-    let name = name.filter(|name| !name.is_empty())?;
-    Some(names.share(name))
 }
 
 fn conditions(raw: Option<&RawConditions>) -> Conditions {
@@ -178,12 +186,12 @@ fn conditions(raw: Option<&RawConditions>) -> Conditions {
     }
 }
 
-fn hints(raw: Option<&RawHints>, names: &mut Interner) -> Option<Box<Hints>> {
-    let raw = raw?;
+fn hints(raw: Option<&RawHints>, context: &mut Context<'_>) -> Option<Box<Hints>> {
+    let raw = raw.filter(|_| context.keep.nodes)?;
     let mut list = |given: Option<&Vec<For>>| -> Box<[Arc<str>]> {
         let given = given.map(Vec::as_slice).unwrap_or_default();
         let named = given.iter().filter_map(|entry| entry.name.as_deref());
-        named.map(|name| names.share(name)).collect()
+        named.map(|name| context.names.share(name)).collect()
     };
     let hints = Hints {
         zones: list(raw.for_zones.as_ref()),
@@ -191,4 +199,17 @@ fn hints(raw: Option<&RawHints>, names: &mut Interner) -> Option<Box<Hints>> {
     };
     let empty = hints.zones.is_empty() && hints.nodes.is_empty();
     (!empty).then(|| Box::new(hints))
+}
+
+fn naming(raw: &RawEndpoint, keep: Keep) -> Option<Box<Naming>> {
+    let given = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(Box::from);
+    let pod = raw
+        .target_ref
+        .as_ref()
+        .filter(|target| keep.pod_names && target.kind.as_deref() == Some(Kind::Pod.as_str()));
+    let naming = Naming {
+        hostname: given(raw.hostname.as_deref().filter(|_| keep.hostnames)),
+        pod: given(pod.and_then(|target| target.name.as_deref())),
+    };
+    (naming != Naming::default()).then(|| Box::new(naming))
 }

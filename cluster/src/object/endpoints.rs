@@ -11,9 +11,10 @@ pub struct EndpointSlice {
     /// The Service it belongs to (label `kubernetes.io/service-name`), in the same
     /// namespace; `None` without the label: then nobody uses the slice.
     pub service: Option<Arc<str>>,
-    /// `addressType`; `None` for FQDN slices, which no proxy uses.
+    /// `addressType`; `None` for FQDN slices, which nobody uses.
     pub family: Option<IpFamily>,
-    /// `ports`; entries without a name field or with no port number are left out.
+    /// `ports`; entries without a name field or with no port number are left out. Empty
+    /// where the slice gives none: the endpoints have addresses, but no known port.
     pub ports: Box<[SlicePort]>,
     /// `endpoints`; of each only `addresses[0]` is kept, as every consumer of Kubernetes
     /// reads it (the API documents the others as unused).
@@ -61,6 +62,18 @@ pub struct Endpoint {
     pub zone: Option<Arc<str>>,
     /// Topology hints, where given.
     pub hints: Option<Box<Hints>>,
+    /// Names that DNS may give it, where there are any.
+    pub naming: Option<Box<Naming>>,
+}
+
+/// What an endpoint may be called below its Service's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Naming {
+    /// `hostname`: of the pods of a StatefulSet, and of pods that set `hostname` and
+    /// `subdomain`.
+    pub hostname: Option<Box<str>>,
+    /// `targetRef.name`, where `targetRef.kind` is Pod.
+    pub pod: Option<Box<str>>,
 }
 
 /// Conditions of an endpoint after the API's defaults: ready unless said otherwise, serving

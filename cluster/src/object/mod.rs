@@ -1,16 +1,20 @@
 //! Compact objects: only the fields a service proxy or a DNS server reads.
 //!
-//! An endpoint costs 64 bytes plus its topology hints, so a cluster of 100,000 endpoints
+//! An endpoint costs 72 bytes plus its topology hints and its names, so a cluster of 100,000 endpoints
 //! fits in tens of megabytes. Names that repeat (nodes, zones, port names) are shared.
 
 mod endpoints;
 mod name;
 mod node;
+mod pod;
 mod service;
 
-pub use endpoints::{Conditions, Endpoint, EndpointSlice, Hints, LegacyEndpoints, SlicePort};
-pub use name::ObjectName;
+pub use endpoints::{
+    Conditions, Endpoint, EndpointSlice, Hints, LegacyEndpoints, Naming, SlicePort,
+};
+pub use name::{Named, ObjectName};
 pub use node::{Node, ServiceCidr};
+pub use pod::{Namespace, Pod};
 pub use service::{
     IpFamily, LoadBalancerIp, Protocol, Service, ServicePort, ServiceType, TrafficPolicy,
 };
@@ -30,11 +34,26 @@ pub enum Kind {
     Node,
     /// `networking.k8s.io/v1` ServiceCIDR.
     ServiceCidr,
+    /// `v1` Namespace.
+    Namespace,
+    /// `v1` Pod.
+    Pod,
 }
 
 impl Kind {
     /// Every kind, in the order in which their first lists are best read.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
+        Self::Node,
+        Self::ServiceCidr,
+        Self::Namespace,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Endpoints,
+        Self::Pod,
+    ];
+
+    /// What a service proxy follows, in that order.
+    pub const FOR_PROXY: [Self; 5] = [
         Self::Node,
         Self::ServiceCidr,
         Self::Service,
@@ -51,6 +70,8 @@ impl Kind {
             Self::Endpoints => "Endpoints",
             Self::Node => "Node",
             Self::ServiceCidr => "ServiceCIDR",
+            Self::Namespace => "Namespace",
+            Self::Pod => "Pod",
         }
     }
 }
@@ -74,6 +95,10 @@ pub enum Object {
     Node(Arc<Node>),
     /// A ServiceCIDR.
     ServiceCidr(Arc<ServiceCidr>),
+    /// A Namespace.
+    Namespace(Arc<Namespace>),
+    /// A Pod.
+    Pod(Arc<Pod>),
 }
 
 impl Object {
@@ -86,6 +111,8 @@ impl Object {
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Node(_) => Kind::Node,
             Self::ServiceCidr(_) => Kind::ServiceCidr,
+            Self::Namespace(_) => Kind::Namespace,
+            Self::Pod(_) => Kind::Pod,
         }
     }
 
@@ -98,6 +125,28 @@ impl Object {
             Self::Endpoints(object) => &object.name,
             Self::Node(object) => &object.name,
             Self::ServiceCidr(object) => &object.name,
+            Self::Namespace(object) => &object.name,
+            Self::Pod(object) => &object.name,
         }
     }
 }
+
+macro_rules! named {
+    ($($object:ty),*) => {
+        $(impl Named for $object {
+            fn name(&self) -> &ObjectName {
+                &self.name
+            }
+        })*
+    };
+}
+
+named!(
+    Service,
+    EndpointSlice,
+    LegacyEndpoints,
+    Node,
+    ServiceCidr,
+    Namespace,
+    Pod
+);

@@ -37,3 +37,9 @@ impl fmt::Display for ObjectName {
         }
     }
 }
+
+/// An object of any kind, known by its name.
+pub trait Named {
+    /// Its namespace and name.
+    fn name(&self) -> &ObjectName;
+}

@@ -19,6 +19,11 @@ pub struct Service {
     /// `spec.clusterIPs` (or `spec.clusterIP`), one an IP family; empty when headless or
     /// not yet allocated.
     pub cluster_ips: Box<[IpAddr]>,
+    /// `spec.clusterIP` is `None`: it has no address of its own, its endpoints' count.
+    pub headless: bool,
+    /// `spec.externalName`, as written (with or without the dot at the end), of a Service of
+    /// type ExternalName.
+    pub external_name: Option<Arc<str>>,
     /// `spec.externalIPs`.
     pub external_ips: Box<[IpAddr]>,
     /// `status.loadBalancer.ingress` entries that carry an IP.

@@ -5,7 +5,12 @@
 //! with the options.
 
 pub mod api;
+mod labels;
 pub mod manifests;
+mod selection;
+
+pub use labels::{LabelSelector, LabelSelectorError};
+pub use selection::{DnsNeeds, Selection};
 
 /// How many updates a source may be ahead of whoever takes them. Enough that neither waits
 /// for the other at each object, few enough that a big first list is not held twice.

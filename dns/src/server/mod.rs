@@ -1,1 +1,12 @@
-//! To come.
+//! Sockets, and the way of a query from one through a chain and back.
+
+mod configuration;
+mod listeners;
+mod routes;
+mod stream;
+mod udp;
+
+pub use configuration::Configuration;
+pub use listeners::{ListenAddress, ListenError, Listeners, Plan};
+pub use routes::{Route, Routes};
+pub use stream::StreamTimeouts;

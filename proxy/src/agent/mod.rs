@@ -144,7 +144,8 @@ impl Agent {
                 self.mark_dirty(service);
             }
             Change::Node(name) if *name.name == *self.settings.node_name => self.node_changed(),
-            Change::Node(_) | Change::ServiceCidrs => {}
+            // Namespaces and Pods are not followed.
+            Change::Node(_) | Change::ServiceCidrs | Change::Namespace(_) | Change::Pod { .. } => {}
         }
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use switchyard_cluster::decode::Keep;
 use switchyard_cluster::object::{IpFamily, Kind};
 use switchyard_cluster::source::{self, SourceError};
 use switchyard_cluster::store::Store;
@@ -191,7 +192,7 @@ impl Agent {
             node,
             conntrack,
             families,
-            store: Store::new(&Kind::ALL),
+            store: Store::new(&Kind::FOR_PROXY),
             node_was_seen: false,
             local_addresses: Arc::clone(addresses.current()),
             table: PlanTable::default(),
@@ -287,7 +288,8 @@ pub(crate) async fn start_source(
         Source::Manifests(folder) => {
             let options = source::manifests::Options {
                 folder: folder.clone(),
-                kinds: Kind::ALL.to_vec(),
+                selections: Kind::FOR_PROXY.map(source::Selection::all).to_vec(),
+                keep: Keep::FOR_PROXY,
             };
             source::manifests::validate(&options)?;
             Ok(tokio::spawn(async move {
@@ -301,7 +303,8 @@ pub(crate) async fn start_source(
                     kubeconfig: kubeconfig.clone(),
                     master: master.clone(),
                 },
-                selections: source::api::Selection::for_proxy(&settings.node_name),
+                selections: source::Selection::for_proxy(&settings.node_name),
+                keep: Keep::FOR_PROXY,
                 first_list: source::api::FirstList::default(),
                 timing: source::api::Timing::default(),
             };

@@ -257,7 +257,7 @@ impl Agent {
             }
         }
         self.show_pending();
-        for kind in Kind::ALL {
+        for kind in Kind::FOR_PROXY {
             self.metrics.objects.set(kind, self.store.count(kind));
         }
         if taken.changes.iter().any(concerns_local_policy) {

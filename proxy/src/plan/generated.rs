@@ -81,6 +81,7 @@ fn endpoint(family: IpFamily) -> impl Strategy<Value = Endpoint> {
         node: node.map(Arc::from),
         zone: None,
         hints,
+        naming: None,
     })
 }
 
@@ -182,6 +183,8 @@ fn service(name: &'static str) -> impl Strategy<Value = Service> {
                         ServiceType::NodePort
                     },
                     cluster_ips: cluster_ips.into_iter().map(address).collect(),
+                    headless: false,
+                    external_name: None,
                     external_ips,
                     load_balancer_ips: ingress
                         .iter()

@@ -29,8 +29,12 @@ use tokio::sync::mpsc::Sender;
 
 use self::follow::follow;
 use self::transport::Server;
-use self::watched::{EndpointSlices, LegacyEndpoints, Nodes, ServiceCidrs, Services};
-use super::SourceError;
+use self::watched::{
+    EndpointSlices, LegacyEndpoints, Namespaces, Nodes, Pods, READING, Reading, ServiceCidrs,
+    Services,
+};
+use super::{Selection, SourceError};
+use crate::decode::Keep;
 use crate::object::Kind;
 use crate::update::Update;
 
@@ -43,6 +47,8 @@ pub struct Options {
     pub access: Access,
     /// What to ask it for.
     pub selections: Vec<Selection>,
+    /// How much of endpoints to keep.
+    pub keep: Keep,
     /// How to read a first list.
     pub first_list: FirstList,
     /// Time limits and pauses.
@@ -57,66 +63,6 @@ pub struct Access {
     pub kubeconfig: Option<PathBuf>,
     /// The server's URL; overrides that of the kubeconfig.
     pub master: Option<String>,
-}
-
-/// One kind of objects, narrowed by the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selection {
-    /// The kind.
-    pub kind: Kind,
-    /// `labelSelector`.
-    pub labels: Option<String>,
-    /// `fieldSelector`.
-    pub fields: Option<String>,
-    /// A server that does not have this kind, or does not show it to us, counts as having
-    /// none, so that nothing else waits for it.
-    pub optional: bool,
-}
-
-impl Selection {
-    /// All objects of a kind.
-    #[must_use]
-    pub const fn all(kind: Kind) -> Self {
-        Self {
-            kind,
-            labels: None,
-            fields: None,
-            optional: false,
-        }
-    }
-
-    /// What a service proxy on this node asks for.
-    #[must_use]
-    pub fn for_proxy(node: &str) -> Vec<Self> {
-        let not_headless = Some("!service.kubernetes.io/headless".to_owned());
-        Kind::ALL
-            .into_iter()
-            .map(|kind| match kind {
-                Kind::Node => Self {
-                    fields: Some(format!("metadata.name={node}")),
-                    ..Self::all(kind)
-                },
-                Kind::Service => Self {
-                    labels: Some("!service.kubernetes.io/service-proxy-name".to_owned()),
-                    fields: Some("spec.clusterIP!=None".to_owned()),
-                    ..Self::all(kind)
-                },
-                Kind::EndpointSlice => Self {
-                    labels: not_headless.clone(),
-                    ..Self::all(kind)
-                },
-                Kind::Endpoints => Self {
-                    labels: not_headless.clone(),
-                    optional: true,
-                    ..Self::all(kind)
-                },
-                Kind::ServiceCidr => Self {
-                    optional: true,
-                    ..Self::all(kind)
-                },
-            })
-            .collect()
-    }
 }
 
 /// How a first list is read.
@@ -205,10 +151,13 @@ pub async fn run(options: Options, sender: Sender<Update>) -> Result<Infallible,
             }
             Kind::Node => follow::<Nodes>(server, options, selection, sender).boxed(),
             Kind::ServiceCidr => follow::<ServiceCidrs>(server, options, selection, sender).boxed(),
+            Kind::Namespace => follow::<Namespaces>(server, options, selection, sender).boxed(),
+            Kind::Pod => follow::<Pods>(server, options, selection, sender).boxed(),
         });
     }
     let closed = sender.closed().map(|()| SourceError::NobodyListens);
     followers.push(closed.boxed());
-    let (end, _, _) = select_all(followers).await;
+    let reading = Reading::new(options.keep);
+    let (end, _, _) = READING.scope(reading, select_all(followers)).await;
     Err(end)
 }

@@ -11,13 +11,38 @@ use kube::core::ClusterResourceScope;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::decode::{Decoded, Undecodable, decode};
+use crate::decode::{Decoded, Keep, Undecodable, decode};
 use crate::interner::Interner;
 use crate::object::Kind;
 
-thread_local! {
-    /// Decoding happens inside serde, which passes nothing of ours through.
-    static NAMES: RefCell<Interner> = RefCell::default();
+tokio::task_local! {
+    /// What decoding needs beside the text. It happens inside serde, which passes nothing of
+    /// ours through, but always while our future is polled.
+    pub(super) static READING: RefCell<Reading>;
+}
+
+/// See [`READING`].
+pub(super) struct Reading {
+    names: Interner,
+    keep: Keep,
+}
+
+impl Reading {
+    pub(super) fn new(keep: Keep) -> RefCell<Self> {
+        RefCell::new(Self {
+            names: Interner::default(),
+            keep,
+        })
+    }
+}
+
+fn read(kind: Kind, text: &str) -> Result<Decoded, Undecodable> {
+    let within = READING.try_with(|reading| {
+        let Reading { names, keep } = &mut *reading.borrow_mut();
+        decode(kind, text, *keep, names)
+    });
+    // Outside of it nothing is wrong but that names are not shared.
+    within.unwrap_or_else(|_| decode(kind, text, Keep::ALL, &mut Interner::default()))
 }
 
 /// A kind, for where it must be known to the compiler: the objects of a list don't say
@@ -59,6 +84,9 @@ watched!(
     "servicecidrs"
 );
 
+watched!(Namespaces, Kind::Namespace, "", "namespaces");
+watched!(Pods, Kind::Pod, "", "pods");
+
 /// One object, read. Reading never fails as a whole: one object that can't be decoded must
 /// not take the list or the watch it came in with it.
 #[derive(Clone, Debug)]
@@ -73,7 +101,7 @@ impl<'de, W: Watched> Deserialize<'de> for Seen<W> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Borrows the object's text from the answer; nothing of it is kept.
         let text = <&RawValue>::deserialize(deserializer)?.get();
-        let mut body = NAMES.with_borrow_mut(|names| decode(W::KIND, text, names));
+        let mut body = read(W::KIND, text);
         let resource_version = match &mut body {
             Ok(decoded) => decoded.resource_version.take(),
             Err(undecodable) => undecodable.resource_version.take(),

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use crate::decode::{Decoded, Undecodable, decode};
+use crate::decode::{Decoded, Keep, Undecodable, decode};
 use crate::interner::Interner;
 use crate::object::{Kind, Object, ObjectName};
+use crate::source::LabelSelector;
 use crate::update::Problem;
 
 /// Upper bounds of one YAML document, so that a hostile file can't eat the machine: the
@@ -35,6 +36,28 @@ impl Format {
     }
 }
 
+/// A kind to read, and which of its objects.
+pub(super) struct Wanted {
+    pub(super) kind: Kind,
+    pub(super) labels: Option<LabelSelector>,
+}
+
+impl Wanted {
+    fn selects(&self, kind: Kind, object: &Value) -> bool {
+        let Some(selector) = &self.labels else {
+            return self.kind == kind;
+        };
+        let labels = object
+            .pointer("/metadata/labels")
+            .and_then(Value::as_object);
+        let labels = labels.into_iter().flatten().filter_map(|(key, value)| {
+            let value = value.as_str()?;
+            Some((key.clone(), value.to_owned()))
+        });
+        self.kind == kind && selector.selects(&labels.collect())
+    }
+}
+
 /// One object of a file.
 #[derive(Debug, PartialEq)]
 pub(super) struct Item {
@@ -56,12 +79,14 @@ pub(super) fn read(
     file_name: &str,
     format: Format,
     text: &str,
-    wanted: &[Kind],
+    wanted: &[Wanted],
+    keep: Keep,
     names: &mut Interner,
 ) -> Result<Vec<Item>, Problem> {
     let mut reader = Reader {
         file_name,
         wanted,
+        keep,
         names,
         items: Vec::new(),
     };
@@ -74,7 +99,8 @@ pub(super) fn read(
 
 struct Reader<'a> {
     file_name: &'a str,
-    wanted: &'a [Kind],
+    wanted: &'a [Wanted],
+    keep: Keep,
     names: &'a mut Interner,
     items: Vec<Item>,
 }
@@ -183,10 +209,12 @@ impl Reader<'_> {
             let of = (version, of);
             return self.list(place, items, of);
         }
-        match wanted_kind(kind, version) {
-            Wanted::Yes(kind) if self.wanted.contains(&kind) => self.item(place, kind, value),
-            Wanted::Yes(_) => Ok(()),
-            Wanted::No => {
+        match known_kind(kind, version) {
+            Known::Yes(kind) if self.wanted.iter().any(|wanted| wanted.selects(kind, value)) => {
+                self.item(place, kind, value)
+            }
+            Known::Yes(_) => Ok(()),
+            Known::No => {
                 tracing::debug!(
                     place = place.document,
                     kind,
@@ -195,7 +223,7 @@ impl Reader<'_> {
                 );
                 Ok(())
             }
-            Wanted::OtherVersion(expected) => {
+            Known::OtherVersion(expected) => {
                 let message = format!("unknown version \"{version}\": expected {expected}");
                 Err(place.problem("apiVersion", message))
             }
@@ -224,7 +252,7 @@ impl Reader<'_> {
 
     fn item(&mut self, place: &Place<'_>, kind: Kind, value: &Value) -> Result<(), Problem> {
         let placed = |problem: Problem| place.problem(&problem.field, problem.message);
-        let item = match decode(kind, &value.to_string(), self.names) {
+        let item = match decode(kind, &value.to_string(), self.keep, self.names) {
             Ok(Decoded {
                 object, oddities, ..
             }) => Item {
@@ -245,7 +273,7 @@ impl Reader<'_> {
     }
 }
 
-enum Wanted {
+enum Known {
     Yes(Kind),
     /// One of our kinds, but in a version of its group that we can't read.
     OtherVersion(&'static str),
@@ -254,23 +282,23 @@ enum Wanted {
 
 /// Kinds are told apart by group and kind: other groups have a `Service`, too. An object
 /// without any apiVersion is taken for what its kind says.
-fn wanted_kind(kind: &str, api_version: &str) -> Wanted {
-    let Some(wanted) = Kind::ALL.into_iter().find(|known| known.as_str() == kind) else {
-        return Wanted::No;
+fn known_kind(kind: &str, api_version: &str) -> Known {
+    let Some(kind) = Kind::ALL.into_iter().find(|known| known.as_str() == kind) else {
+        return Known::No;
     };
-    let versions: &[&'static str] = match wanted {
-        Kind::Service | Kind::Endpoints | Kind::Node => &["v1"],
+    let versions: &[&'static str] = match kind {
+        Kind::Service | Kind::Endpoints | Kind::Node | Kind::Namespace | Kind::Pod => &["v1"],
         Kind::EndpointSlice => &["discovery.k8s.io/v1"],
         // The beta has the same fields.
         Kind::ServiceCidr => &["networking.k8s.io/v1", "networking.k8s.io/v1beta1"],
     };
     if api_version.is_empty() || versions.contains(&api_version) {
-        return Wanted::Yes(wanted);
+        return Known::Yes(kind);
     }
     let group = |version: &str| version.split_once('/').map(|(group, _)| group.to_owned());
     match versions.first() {
-        Some(first) if group(first) == group(api_version) => Wanted::OtherVersion(first),
-        _ => Wanted::No,
+        Some(first) if group(first) == group(api_version) => Known::OtherVersion(first),
+        _ => Known::No,
     }
 }
 

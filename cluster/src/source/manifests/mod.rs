@@ -10,6 +10,7 @@
 mod catalog;
 mod document;
 mod folder;
+mod implied;
 mod watch;
 mod writing;
 
@@ -20,11 +21,13 @@ use std::path::PathBuf;
 use tokio::sync::mpsc::Sender;
 
 use self::catalog::Catalog;
-use self::document::{Format, Item};
+use self::document::{Format, Item, Wanted};
 use self::folder::{Changed, Folder};
+use self::implied::ImpliedNamespaces;
 use self::watch::Watch;
 use self::writing::Writing;
-use super::SourceError;
+use super::{LabelSelectorError, Selection, SourceError};
+use crate::decode::Keep;
 use crate::interner::Interner;
 use crate::object::Kind;
 use crate::update::{Problem, Update};
@@ -37,8 +40,12 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 pub struct Options {
     /// The folder.
     pub folder: PathBuf,
-    /// The kinds to send; others are skipped.
-    pub kinds: Vec<Kind>,
+    /// What to send; other kinds are skipped, and objects that label selectors leave out.
+    /// With all Namespaces among them, those that objects live in are there even if no file
+    /// gives them.
+    pub selections: Vec<Selection>,
+    /// How much of endpoints to keep.
+    pub keep: Keep,
 }
 
 /// Says at once what is wrong with the folder.
@@ -57,6 +64,7 @@ pub fn validate(options: &Options) -> Result<(), SourceError> {
     }
     let list = fs::read_dir(&options.folder);
     list.map_err(|error| refused(format!("can't list it: {error}")))?;
+    wanted(&options.selections).map_err(|error| refused(error.to_string()))?;
     Ok(())
 }
 
@@ -76,20 +84,25 @@ pub async fn run(options: Options, sender: Sender<Update>) -> Result<Infallible,
     let folder = folder.map_err(|error| failed(error.to_string()))?;
     let unwatched = |error: notify::Error| failed(format!("can't watch it for changes: {error}"));
     let mut watch = Watch::new(&folder).map_err(unwatched)?;
+    let wanted = wanted(&options.selections).map_err(|error| failed(error.to_string()))?;
+    let any_namespace = |wanted: &Wanted| wanted.kind == Kind::Namespace && wanted.labels.is_none();
+    let implied = wanted.iter().any(any_namespace);
     let mut source = Source {
         folder: Folder::new(folder),
-        kinds: options.kinds,
+        wanted,
+        implied: implied.then(ImpliedNamespaces::default),
+        keep: options.keep,
         catalog: Catalog::default(),
         names: Interner::default(),
         gone: None,
         sender,
     };
-    for kind in &source.kinds {
-        source.say(Update::ListStarted(*kind)).await?;
+    for wanted in &source.wanted {
+        source.say(Update::ListStarted(wanted.kind)).await?;
     }
     source.read_changes(watch.writing()).await?;
-    for kind in &source.kinds {
-        source.say(Update::ListDone(*kind)).await?;
+    for wanted in &source.wanted {
+        source.say(Update::ListDone(wanted.kind)).await?;
     }
     loop {
         let symlinked = source.folder.symlinked_folders();
@@ -101,9 +114,23 @@ pub async fn run(options: Options, sender: Sender<Update>) -> Result<Infallible,
     }
 }
 
+/// Which objects to send, in the order of the selections.
+fn wanted(selections: &[Selection]) -> Result<Vec<Wanted>, LabelSelectorError> {
+    let read = |selection: &Selection| {
+        let labels = selection.labels.as_deref().map(str::parse).transpose()?;
+        Ok(Wanted {
+            kind: selection.kind,
+            labels,
+        })
+    };
+    selections.iter().map(read).collect()
+}
+
 struct Source {
     folder: Folder,
-    kinds: Vec<Kind>,
+    wanted: Vec<Wanted>,
+    implied: Option<ImpliedNamespaces>,
+    keep: Keep,
     catalog: Catalog,
     names: Interner,
     /// What is wrong with the folder itself, once it was said.
@@ -134,7 +161,7 @@ impl Source {
             match items {
                 Ok(items) => {
                     for update in self.catalog.replace(&file, items) {
-                        self.say(update).await?;
+                        self.say_with_namespaces(update).await?;
                     }
                 }
                 Err(problem) => self.say(Update::Malformed(problem)).await?,
@@ -157,7 +184,14 @@ impl Source {
         }
         let text = fs::read_to_string(&path);
         let text = text.map_err(|error| unread(format!("can't read it: {error}")))?;
-        document::read(file, format, &text, &self.kinds, &mut self.names)
+        document::read(
+            file,
+            format,
+            &text,
+            &self.wanted,
+            self.keep,
+            &mut self.names,
+        )
     }
 
     async fn say_gone(&mut self, message: String) -> Result<(), SourceError> {
@@ -171,6 +205,16 @@ impl Source {
         };
         self.gone = Some(message);
         self.say(Update::Malformed(problem)).await
+    }
+
+    async fn say_with_namespaces(&mut self, update: Update) -> Result<(), SourceError> {
+        let Some(implied) = &mut self.implied else {
+            return self.say(update).await;
+        };
+        for update in implied.with_namespaces(update) {
+            self.say(update).await?;
+        }
+        Ok(())
     }
 
     async fn say(&self, update: Update) -> Result<(), SourceError> {
