@@ -862,8 +862,8 @@ async fn plain_http_works_with_master_alone() {
     let (server, kubeconfig) = with_services(&["a"], settings).await;
     let mut options = options(&kubeconfig, FirstList::Streamed);
     options.access = Access {
-        kubeconfig: None,
         master: Some(server.address().to_string()),
+        ..Access::default()
     };
     let following = Following::synced(options).await;
     assert_eq!(following.names(), ["a"]);

@@ -97,7 +97,7 @@ async fn config(access: &Access) -> Result<Config, String> {
         let Some(files) = &access.tls else {
             return Ok(Config::new(server_url(master, false)?));
         };
-        let (kubeconfig, chosen) = of_files(server_url(master, true)?, files);
+        let (kubeconfig, chosen) = of_files(&server_url(master, true)?, files);
         let config = Config::from_custom_kubeconfig(kubeconfig, &chosen).await;
         return config.map_err(|error| whole_chain(&error));
     }
@@ -105,7 +105,7 @@ async fn config(access: &Access) -> Result<Config, String> {
 }
 
 /// What a kubeconfig with just these would say.
-fn of_files(url: Uri, files: &TlsFiles) -> (Kubeconfig, KubeConfigOptions) {
+fn of_files(url: &Uri, files: &TlsFiles) -> (Kubeconfig, KubeConfigOptions) {
     const NAME: &str = "given";
     let path = |path: &Path| Some(path.display().to_string());
     let cluster = Cluster {
