@@ -19,7 +19,11 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let environment = Environment::default();
+        let manifests = std::env::args().skip_while(|argument| argument != "--manifests");
+        let environment = Environment {
+            manifests: manifests.skip(1).map(Into::into).next(),
+            ..Environment::default()
+        };
         let corefile = corefile::load(Path::new(&path))?;
         let configuration = Configuration::new(&corefile, &environment)?;
         let mut listeners = Listeners::new(tokio::runtime::Handle::current());

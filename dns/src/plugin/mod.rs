@@ -15,6 +15,7 @@ mod chain;
 mod exchange;
 pub mod file;
 pub mod forward;
+pub mod kubernetes;
 mod hosts;
 #[cfg(test)]
 mod readmes;

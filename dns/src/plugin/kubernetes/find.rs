@@ -19,7 +19,7 @@ const VERSION: &[u8] = b"\x051.1.0";
 
 /// What became of a question.
 #[derive(Debug)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// The records are in the reply.
     Found,
     /// The name exists, but has nothing of this type. Nothing was pushed.
@@ -32,23 +32,23 @@ pub enum Verdict {
 
 /// A name in one of our zones that somebody wants something of.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub(super) struct Asked<'a> {
     /// The name in lower case.
-    pub lower: &'a Name,
+    pub(super) lower: &'a Name,
     /// The name as it was written.
-    pub written: &'a Name,
+    pub(super) written: &'a Name,
     /// Where the labels of both begin.
-    pub labels: &'a Labels,
+    pub(super) labels: &'a Labels,
     /// The zone it is in.
-    pub zone: &'a Zone,
+    pub(super) zone: &'a Zone,
     /// How many labels are before the zone.
-    pub count: usize,
+    pub(super) count: usize,
     /// What is wanted.
-    pub rtype: Rtype,
+    pub(super) rtype: Rtype,
     /// The pointer to the name in the reply.
-    pub owner: [u8; 2],
+    pub(super) owner: [u8; 2],
     /// Octets that the reply may have.
-    pub limit: usize,
+    pub(super) limit: usize,
 }
 
 impl Asked<'_> {

@@ -129,7 +129,9 @@ impl Plugin for Kubernetes {
     }
 
     fn start(&self) {
-        self.source.start(&self.index);
+        if let Some(source) = &self.source {
+            source.start();
+        }
     }
 
     fn ready(&self) -> bool {

@@ -8,14 +8,14 @@ const LABELS_MAX: usize = 128;
 
 /// Where the labels of a name begin.
 #[derive(Debug)]
-pub struct Labels {
+pub(super) struct Labels {
     starts: [u8; LABELS_MAX],
     count: usize,
 }
 
 /// A name below a zone.
 #[derive(Debug)]
-pub enum Shape<'a> {
+pub(super) enum Shape<'a> {
     /// The zone itself.
     Apex,
     /// `svc` and `pod`, and `dns`, which `ns.dns` is below: they exist, and have nothing.
@@ -48,7 +48,7 @@ pub enum Shape<'a> {
 
 /// Which part of a Service is asked for.
 #[derive(Clone, Copy, Debug)]
-pub enum Part<'a> {
+pub(super) enum Part<'a> {
     /// All of it.
     Whole,
     /// The endpoints called so.
@@ -67,7 +67,7 @@ pub enum Part<'a> {
 impl Labels {
     /// Finds them.
     #[must_use]
-    pub fn new(name: &Name) -> Self {
+    pub(super) fn new(name: &Name) -> Self {
         let mut labels = Self {
             starts: [0; LABELS_MAX],
             count: 0,
@@ -86,13 +86,13 @@ impl Labels {
 
     /// How many there are.
     #[must_use]
-    pub const fn count(&self) -> usize {
+    pub(super) const fn count(&self) -> usize {
         self.count
     }
 
     /// How many labels lie before the octet `at`; `None` if no label begins there.
     #[must_use]
-    pub fn before(&self, at: usize, wire_len: usize) -> Option<usize> {
+    pub(super) fn before(&self, at: usize, wire_len: usize) -> Option<usize> {
         if at + 1 == wire_len {
             return Some(self.count);
         }
@@ -115,7 +115,7 @@ impl<'a> Shape<'a> {
     /// The form of `name`, given in lower case, whose first `count` labels are before its
     /// zone. Names of topology zones only count where they are answered (`zonal`).
     #[must_use]
-    pub fn new(name: &'a Name, labels: &Labels, count: usize, zonal: bool) -> Self {
+    pub(super) fn new(name: &'a Name, labels: &Labels, count: usize, zonal: bool) -> Self {
         let wire = name.as_wire();
         let nth = |index: usize| label(wire, labels.start(index));
         // Counted from the zone: 1 is next to it.
@@ -167,7 +167,7 @@ impl<'a> Part<'a> {
 
     /// The endpoints and ports that are meant, where it is not about zones.
     #[must_use]
-    pub fn selects(&self) -> (Selection<'a>, PortFilter<'a>) {
+    pub(super) fn selects(&self) -> (Selection<'a>, PortFilter<'a>) {
         match self {
             Self::Endpoint(label) => (Selection::called(label), PortFilter::default()),
             Self::Ports(filter) => (Selection::All, *filter),

@@ -8,7 +8,7 @@ use crate::wire::{Reply, Rtype, Section};
 const QUESTION: [u8; 2] = [0xC0, 0x0C];
 
 /// An address record, if the address is of this type. Says how many it pushed.
-pub fn push_address(
+pub(in crate::plugin::kubernetes) fn push_address(
     reply: &mut Reply,
     section: Section,
     owner: &[u8],
@@ -37,7 +37,7 @@ pub fn push_address(
 /// The Service's own records of this type, owned by what `owner` points to. Of more than fit
 /// into `limit` octets as many as do, from a random one on and cut off by TC, so that all of
 /// them are seen by somebody.
-pub fn push_own_records(
+pub(in crate::plugin::kubernetes) fn push_own_records(
     reply: &mut Reply,
     answers: &Answers,
     rtype: Rtype,
@@ -84,7 +84,7 @@ fn own(reply: &mut Reply, start: usize, each: usize, owner: [u8; 2]) {
 
 /// Address records of some endpoints. Says whether any endpoint was meant, and how many
 /// records it pushed.
-pub fn push_selected(
+pub(in crate::plugin::kubernetes) fn push_selected(
     reply: &mut Reply,
     endpoints: &Endpoints,
     meant: (Selection<'_>, PortFilter<'_>),

@@ -5,10 +5,10 @@ mod ptr;
 mod soa;
 mod srv;
 
-pub use self::addresses::{push_address, push_own_records, push_selected};
-pub use self::ptr::push_ptr;
-pub use self::soa::push_soa;
-pub use self::srv::{Srv, push_cluster_srv, push_endpoint_srv};
+pub(super) use self::addresses::{push_address, push_own_records, push_selected};
+pub(super) use self::ptr::push_ptr;
+pub(super) use self::soa::push_soa;
+pub(super) use self::srv::{Srv, push_cluster_srv, push_endpoint_srv};
 
 use crate::wire::{HEADER_OCTETS, NAME_OCTETS_MAX, Reply, Rtype, Section};
 
@@ -17,11 +17,11 @@ const POINTER_MAX: usize = 0x3FFF;
 
 /// Names below a Service, as SRV and PTR records write them.
 #[derive(Clone, Copy, Debug)]
-pub struct Below<'a> {
+pub(in crate::plugin::kubernetes) struct Below<'a> {
     /// `service.namespace` as labels in lower case.
-    pub key: &'a [u8],
+    pub(super) key: &'a [u8],
     /// The zone in the case it was asked in.
-    pub zone: &'a [u8],
+    pub(super) zone: &'a [u8],
 }
 
 impl Below<'_> {
@@ -49,7 +49,7 @@ impl Below<'_> {
 const SVC: &[u8] = b"\x03svc";
 
 /// The pointer to this place of the message, if there can be one.
-pub fn pointer(at: usize) -> Option<[u8; 2]> {
+pub(super) fn pointer(at: usize) -> Option<[u8; 2]> {
     let at = u16::try_from(at).ok().filter(|_| at <= POINTER_MAX)?;
     Some((0xC000 | at).to_be_bytes())
 }
@@ -61,7 +61,7 @@ fn pointer_into_question(at: usize) -> [u8; 2] {
 }
 
 /// Type, class IN, TTL and length: what stands between an owner and RDATA.
-pub fn fixed(rtype: Rtype, ttl: u32, length: usize) -> [u8; 10] {
+pub(super) fn fixed(rtype: Rtype, ttl: u32, length: usize) -> [u8; 10] {
     let ([t0, t1], [s0, s1, s2, s3]) = (rtype.0.to_be_bytes(), ttl.to_be_bytes());
     let [l0, l1] = u16::try_from(length).unwrap_or_default().to_be_bytes();
     [t0, t1, 0, 1, s0, s1, s2, s3, l0, l1]

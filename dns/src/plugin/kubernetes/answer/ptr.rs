@@ -6,7 +6,7 @@ use crate::wire::{Reply, Rtype, Section};
 
 /// PTR records for an address: the Service whose own it is, or else every name that an
 /// endpoint with it has. Says how many it pushed.
-pub fn push_ptr(reply: &mut Reply, index: &Index, address: IpAddr, zone: &[u8], ttl: u32) -> u16 {
+pub(in crate::plugin::kubernetes) fn push_ptr(reply: &mut Reply, index: &Index, address: IpAddr, zone: &[u8], ttl: u32) -> u16 {
     let before = reply.count(Section::Answer);
     // Where an earlier record has `svc.zone`.
     let mut tail = None;

@@ -11,19 +11,19 @@ const BEFORE_TARGET_OCTETS: usize = 12 + NUMBERS_OCTETS;
 
 /// What an answer to an SRV question is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Srv<'a> {
+pub(in crate::plugin::kubernetes) struct Srv<'a> {
     /// Names of targets end so.
-    pub below: Below<'a>,
+    pub(in crate::plugin::kubernetes) below: Below<'a>,
     /// Ports that are meant.
-    pub filter: PortFilter<'a>,
+    pub(in crate::plugin::kubernetes) filter: PortFilter<'a>,
     /// Seconds.
-    pub ttl: u32,
+    pub(in crate::plugin::kubernetes) ttl: u32,
     /// Octets that the reply may have: what would be cut off anyway is not written.
-    pub limit: usize,
+    pub(in crate::plugin::kubernetes) limit: usize,
 }
 
 /// The ports of a Service with its own addresses; says whether any is meant.
-pub fn push_cluster_srv(reply: &mut Reply, answers: &Answers, srv: Srv<'_>) -> bool {
+pub(in crate::plugin::kubernetes) fn push_cluster_srv(reply: &mut Reply, answers: &Answers, srv: Srv<'_>) -> bool {
     let Some(service) = &answers.service else {
         return false;
     };
@@ -60,7 +60,7 @@ pub fn push_cluster_srv(reply: &mut Reply, answers: &Answers, srv: Srv<'_>) -> b
 }
 
 /// The ports of endpoints; says whether any endpoint is meant.
-pub fn push_endpoint_srv(
+pub(in crate::plugin::kubernetes) fn push_endpoint_srv(
     reply: &mut Reply,
     endpoints: &Endpoints,
     selection: Selection<'_>,

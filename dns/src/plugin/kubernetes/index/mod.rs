@@ -11,7 +11,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -39,7 +39,7 @@ pub struct IndexOptions {
     /// Keep the endpoints of each topology zone.
     pub zonal: bool,
     /// The namespaces to tell of; all where `None`.
-    pub namespaces: Option<HashSet<String>>,
+    pub namespaces: Option<BTreeSet<String>>,
     /// Find pods by address.
     pub pods: bool,
 }
@@ -199,6 +199,17 @@ impl Index {
             has
         });
         has
+    }
+
+    /// Whether a Service that is told of has this address, or an endpoint of one.
+    #[must_use]
+    pub fn knows(&self, address: IpAddr) -> bool {
+        let mut known = false;
+        self.service_with(address, |_| known = true);
+        if !known {
+            self.services_behind(address, |_| known = true);
+        }
+        known
     }
 
     /// The pod with this address, one of them where the node's address is theirs.
