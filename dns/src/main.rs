@@ -27,7 +27,9 @@ fn main() -> anyhow::Result<()> {
         for plugin in &configuration.plugins {
             plugin.start();
         }
-        tokio::signal::ctrl_c().await?;
-        anyhow::Ok(())
+        tokio::select! {
+            signal = tokio::signal::ctrl_c() => Ok(signal?),
+            reason = environment.fatal.reason() => anyhow::bail!("{reason}"),
+        }
     })
 }

@@ -13,9 +13,11 @@
 pub mod any;
 mod chain;
 mod exchange;
+mod fatal;
 pub mod file;
 pub mod forward;
 mod hosts;
+mod loop_probe;
 #[cfg(test)]
 mod readmes;
 pub mod registry;
@@ -29,6 +31,7 @@ mod zones;
 pub(crate) use chain::Progress;
 pub use chain::{Below, Chain, Outcome, Position};
 pub use exchange::Exchange;
+pub use fatal::Fatal;
 pub use reverse::address_of_reverse_name;
 pub use setup::{BlockSettings, Carried, Environment, ProcessSettings, Setup, SetupFn};
 pub use zones::{Fallthrough, Zones};

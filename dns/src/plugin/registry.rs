@@ -88,6 +88,7 @@ pub const ENTRIES: &[Entry] = &[
     refused("auto", "use `file` for each zone"),
     refused("secondary", "zones are not transferred in"),
     refused("etcd", BACK_END),
+    ours("loop", super::loop_probe::setup),
     ours("forward", super::forward::setup),
     refused("grpc", BACK_END),
     refused("erratic", "made for tests of the reference"),

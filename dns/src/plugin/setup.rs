@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Plugin;
+use super::{Fatal, Plugin};
 use crate::corefile::{ConfigError, Line};
 use crate::server::StreamTimeouts;
 
@@ -76,6 +76,8 @@ pub struct Environment {
     pub process: Mutex<ProcessSettings>,
     /// What lives on over a reload.
     pub carried: Carried,
+    /// For what must end the process.
+    pub fatal: Fatal,
 }
 
 /// Things that a reload keeps: a plugin of the new configuration finds what its like of the
