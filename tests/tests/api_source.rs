@@ -85,7 +85,7 @@ fn options(kubeconfig: &Kubeconfig, first_list: FirstList) -> Options {
     Options {
         access: Access {
             kubeconfig: Some(kubeconfig.path()),
-            master: None,
+            ..Access::default()
         },
         selections: Selection::for_proxy("node1"),
         keep: Keep::ALL,
@@ -1087,6 +1087,7 @@ async fn bad_access_is_an_error_at_once_that_says_what_is_wrong() {
             access: Access {
                 kubeconfig: Some(path.clone()),
                 master: master.map(str::to_owned),
+                ..Access::default()
             },
             selections: Selection::for_proxy("node1"),
             keep: Keep::FOR_PROXY,
@@ -1095,7 +1096,7 @@ async fn bad_access_is_an_error_at_once_that_says_what_is_wrong() {
         };
         let error = validate(&options).await.unwrap_err().to_string();
         assert!(
-            error.starts_with(&format!("--kubeconfig {}: ", path.display())),
+            error.starts_with(&format!("kubeconfig {}: ", path.display())),
             "{error}"
         );
         assert!(error.contains(said), "{said}: {error}");

@@ -6,8 +6,7 @@ use prometheus::{IntCounter, Registry};
 
 /// Where this plugin's metrics are registered.
 pub(super) fn registry() -> &'static Registry {
-    static REGISTRY: OnceLock<Registry> = OnceLock::new();
-    REGISTRY.get_or_init(Registry::new)
+    prometheus::default_registry()
 }
 
 /// The counters that all `forward` lines share.

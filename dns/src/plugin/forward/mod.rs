@@ -7,6 +7,8 @@ mod metrics;
 mod policy;
 mod query;
 mod target;
+#[cfg(test)]
+mod tests;
 mod trouble;
 pub mod upstream;
 
