@@ -15,11 +15,14 @@ mod chain;
 mod exchange;
 pub mod forward;
 mod hosts;
+mod pattern;
 #[cfg(test)]
 mod readmes;
+mod record_text;
 pub mod registry;
 mod reverse;
 mod setup;
+mod template;
 #[cfg(test)]
 mod testing;
 mod zones;
@@ -27,6 +30,8 @@ mod zones;
 pub(crate) use chain::Progress;
 pub use chain::{Below, Chain, Outcome, Position};
 pub use exchange::Exchange;
+pub use pattern::pattern;
+pub use record_text::record_from_text;
 pub use reverse::address_of_reverse_name;
 pub use setup::{BlockSettings, Carried, Environment, ProcessSettings, Setup, SetupFn};
 pub use zones::{Fallthrough, Zones};
