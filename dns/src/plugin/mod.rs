@@ -13,6 +13,7 @@
 pub mod any;
 mod chain;
 mod exchange;
+pub mod file;
 pub mod forward;
 mod hosts;
 mod pattern;
@@ -25,6 +26,7 @@ mod setup;
 mod template;
 #[cfg(test)]
 mod testing;
+pub mod transfer;
 mod zones;
 
 pub(crate) use chain::Progress;
@@ -40,7 +42,7 @@ use std::fmt::Debug;
 
 use futures::future::BoxFuture;
 
-use crate::wire::Rcode;
+use crate::wire::{Name, Rcode, Record};
 
 /// What a plugin makes of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,24 @@ pub trait Plugin: Debug + Send + Sync + 'static {
     /// Begins background work, once the whole configuration is accepted. Dropping the plugin
     /// ends it.
     fn start(&self) {}
+
+    /// Told once where it is, before [`Plugin::start`]. For those who must reach their chain
+    /// without a query.
+    fn placed(&self, at: Position<'_>) {
+        let _not_needed = at;
+    }
+
+    /// The serial of a zone that it is the authority for and that may be transferred.
+    fn zone_serial(&self, zone: &Name) -> Option<u32> {
+        let _no_zone = zone;
+        None
+    }
+
+    /// All records of such a zone, the SOA first and once (RFC 5936).
+    fn zone_records(&self, zone: &Name) -> Option<Vec<Record>> {
+        let _no_zone = zone;
+        None
+    }
 
     /// Whether it can do its work; `/ready` names those that can't yet.
     fn ready(&self) -> bool {

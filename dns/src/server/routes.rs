@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use super::guard;
 use crate::plugin::{Chain, Exchange, Progress};
 use crate::wire::{Class, Intake, Name, Question, Rcode, Rtype};
 
@@ -135,7 +136,7 @@ impl Routes {
             finish(exchange);
             return (Handled::Reply, route);
         };
-        let handled = match chain.descend(exchange) {
+        let handled = match guard::descend(exchange, chain) {
             Progress::Waiting(index) => Handled::Waiting(Arc::clone(chain), index),
             Progress::Done(outcome) => conclude(exchange, outcome),
         };

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::guard;
 use super::routes::{Handled, Routes, conclude};
 use crate::plugin::Exchange;
 use crate::wire::{HEADER_OCTETS, Intake, Request, Transport};
@@ -173,7 +174,7 @@ async fn read_all<R: AsyncRead + Unpin>(
             Handled::Waiting(chain, at) => {
                 let replies = replies.clone();
                 tokio::spawn(async move {
-                    let outcome = chain.resume(&mut exchange, at).await;
+                    let outcome = guard::resume(&mut exchange, &chain, at).await;
                     if matches!(conclude(&mut exchange, outcome), Handled::Reply) {
                         let _client_has_gone = send(&exchange, &replies).await;
                     }

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use super::UdpSocket;
 use super::batch::{Arrival, Inbox, Outbox};
 use crate::plugin::{Chain, Exchange, Outcome};
+use crate::server::guard;
 use crate::server::routes::{Handled, Routes, conclude};
 use crate::wire::{Intake, Rcode, Transport};
 
@@ -158,7 +159,7 @@ impl Work {
         };
         let socket = Arc::clone(&self.socket);
         self.waiters.runtime.spawn(async move {
-            let outcome: Outcome = chain.resume(&mut exchange, at).await;
+            let outcome: Outcome = guard::resume(&mut exchange, &chain, at).await;
             if matches!(conclude(&mut exchange, outcome), Handled::Reply) {
                 let mut outbox = Outbox::default();
                 outbox.push(exchange.reply.octets(), to, arrival);
