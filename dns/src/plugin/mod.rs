@@ -18,11 +18,14 @@ pub mod file;
 pub mod forward;
 mod hosts;
 mod loop_probe;
+mod pattern;
 #[cfg(test)]
 mod readmes;
+mod record_text;
 pub mod registry;
 mod reverse;
 mod setup;
+mod template;
 #[cfg(test)]
 mod testing;
 pub mod transfer;
@@ -32,6 +35,8 @@ pub(crate) use chain::Progress;
 pub use chain::{Below, Chain, Outcome, Position};
 pub use exchange::Exchange;
 pub use fatal::Fatal;
+pub use pattern::pattern;
+pub use record_text::record_from_text;
 pub use reverse::address_of_reverse_name;
 pub use setup::{BlockSettings, Carried, Environment, ProcessSettings, Setup, SetupFn};
 pub use zones::{Fallthrough, Zones};

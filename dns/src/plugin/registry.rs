@@ -75,6 +75,7 @@ pub const ENTRIES: &[Entry] = &[
     ours("any", super::any::setup),
     refused("tsig", "requests would not be authenticated"),
     refused("dnssec", "answers would not be signed"),
+    ours("template", super::template::setup),
     ours("transfer", super::transfer::setup),
     ours("hosts", super::hosts::setup),
     refused("route53", BACK_END),
