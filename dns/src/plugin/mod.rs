@@ -12,22 +12,29 @@
 
 pub mod any;
 mod chain;
+mod counters;
+pub mod errors;
 mod exchange;
 pub mod file;
 pub mod forward;
 mod hosts;
+pub mod loadbalance;
+pub mod log;
 #[cfg(test)]
 mod readmes;
 pub mod registry;
 mod reverse;
 mod setup;
-pub mod transfer;
 #[cfg(test)]
 mod testing;
+pub mod transfer;
+#[cfg(test)]
+pub(crate) mod trial;
 mod zones;
 
 pub(crate) use chain::Progress;
 pub use chain::{Below, Chain, Outcome, Position};
+pub(crate) use counters::counter_vec;
 pub use exchange::Exchange;
 pub use reverse::address_of_reverse_name;
 pub use setup::{BlockSettings, Carried, Environment, ProcessSettings, Setup, SetupFn};
