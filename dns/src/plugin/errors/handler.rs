@@ -13,8 +13,8 @@ use crate::plugin::{Exchange, Plugin, Position, Step};
 pub(super) struct Errors {
     patterns: Vec<Arc<Counted>>,
     printer: Arc<Printer>,
-    /// Queries are mostly answered by threads outside of it.
-    runtime: Handle,
+    /// Where periods end; queries are mostly answered by threads outside of it.
+    runtime: Option<Handle>,
 }
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Errors {
         patterns: Vec<Consolidate>,
         lines: Arc<Lines>,
         debug: bool,
-        runtime: Handle,
+        runtime: Option<Handle>,
     ) -> Self {
         let patterns = patterns.into_iter().map(|config| {
             let errors = AtomicU64::new(0);
@@ -59,10 +59,12 @@ impl Errors {
             return None;
         }
         let (printer, of_task) = (Arc::clone(&self.printer), Arc::clone(counted));
-        self.runtime.spawn(async move {
-            tokio::time::sleep(of_task.config.period).await;
-            printer.summarize(&of_task);
-        });
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(async move {
+                tokio::time::sleep(of_task.config.period).await;
+                printer.summarize(&of_task);
+            });
+        }
         counted.config.show_first.then_some(counted.config.level)
     }
 }

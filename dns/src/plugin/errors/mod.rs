@@ -19,7 +19,7 @@ use crate::lines::Lines;
 /// With file and line of what is not understood.
 pub(super) fn setup(setup: &mut Setup<'_>) -> Result<Vec<Arc<dyn Plugin>>, ConfigError> {
     let patterns = config::read(setup.only_line()?)?;
-    let runtime = setup.runtime()?;
+    let runtime = tokio::runtime::Handle::try_current().ok();
     let lines = Lines::of(setup.environment);
     let handler = handler::Errors::new(patterns, lines, setup.block.debug, runtime);
     Ok(vec![Arc::new(handler)])
