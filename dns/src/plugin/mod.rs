@@ -12,6 +12,8 @@
 
 pub mod any;
 mod chain;
+mod counters;
+pub mod errors;
 mod exchange;
 mod fatal;
 pub mod file;
@@ -19,6 +21,8 @@ pub mod forward;
 mod hosts;
 mod loop_probe;
 mod pattern;
+pub mod loadbalance;
+pub mod log;
 #[cfg(test)]
 mod readmes;
 mod record_text;
@@ -29,10 +33,16 @@ mod template;
 #[cfg(test)]
 mod testing;
 pub mod transfer;
+#[cfg(test)]
+mod testing;
+pub mod transfer;
+#[cfg(test)]
+pub(crate) mod trial;
 mod zones;
 
 pub(crate) use chain::Progress;
 pub use chain::{Below, Chain, Outcome, Position};
+pub(crate) use counters::counter_vec;
 pub use exchange::Exchange;
 pub use fatal::Fatal;
 pub use pattern::pattern;
