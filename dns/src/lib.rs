@@ -6,8 +6,13 @@
 //! - [`server`]: sockets, and the way of a query from one through a chain and back.
 //! - [`feed`]: the cluster's objects, followed once for all that answer from them.
 
+pub mod agent;
 pub mod corefile;
 pub mod feed;
+pub mod flags;
+pub mod http;
+pub mod logging;
+pub mod metrics;
 pub mod plugin;
 pub mod server;
 pub mod wire;

@@ -11,18 +11,32 @@
 //! [`Step::Wait`] and is called again, as [`Plugin::wait`], on the runtime.
 
 pub mod any;
+pub mod bind;
 mod chain;
+pub mod debug;
 mod exchange;
 pub mod forward;
+pub mod health;
+mod process;
+pub mod prometheus;
+pub mod ready;
 pub mod registry;
+pub mod reload;
+pub mod root;
 mod setup;
+#[cfg(test)]
+mod tests;
+pub mod timeouts;
+pub mod tls;
 
 pub(crate) use chain::Progress;
 pub use chain::{Below, Chain, Outcome, Position};
 pub use exchange::Exchange;
-pub use setup::{BlockSettings, Carried, Environment, ProcessSettings, Setup, SetupFn};
+pub use process::{HealthSettings, ProcessSettings, ReadySettings, ReloadSettings};
+pub use setup::{BlockSettings, Carried, Environment, Setup, SetupFn};
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
@@ -80,5 +94,11 @@ pub trait Plugin: Debug + Send + Sync + 'static {
     /// Whether it can do its work; `/ready` names those that can't yet.
     fn ready(&self) -> bool {
         true
+    }
+
+    /// How long a server that starts, or a new configuration, may wait for it to be ready
+    /// before it serves all the same.
+    fn startup_timeout(&self) -> Duration {
+        Duration::ZERO
     }
 }

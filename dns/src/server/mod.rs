@@ -7,6 +7,7 @@ mod stream;
 mod udp;
 
 pub use configuration::Configuration;
+pub(crate) use configuration::everywhere;
 pub use listeners::{ListenAddress, ListenError, Listeners, Plan};
 pub use routes::{Route, Routes};
 pub use stream::StreamTimeouts;
