@@ -31,6 +31,10 @@ fn files_of_the_examples() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let zone = "@ 60 IN SOA ns1 hostmaster 1 3600 600 86400 60\n@ 60 IN NS ns1\n";
     fs::write(folder.path().join("db.example.org"), zone).unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["dns.example.org".to_owned()]).unwrap();
+    fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
+    fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
+    fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     folder
 }
 

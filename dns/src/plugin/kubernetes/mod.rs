@@ -13,6 +13,8 @@ mod handler;
 pub mod index;
 mod metrics;
 mod name_server;
+#[cfg(test)]
+mod objects;
 mod shape;
 #[cfg(test)]
 mod tests;
