@@ -21,6 +21,7 @@ mod fatal;
 pub mod file;
 pub mod forward;
 pub mod health;
+pub mod kubernetes;
 mod hosts;
 pub mod loadbalance;
 pub mod log;

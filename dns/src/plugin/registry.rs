@@ -98,6 +98,7 @@ pub const ENTRIES: &[Entry] = &[
         "names of external addresses are not answered yet",
     ),
     ours("file", super::file::setup),
+    ours("kubernetes", super::kubernetes::setup),
     refused("auto", "use `file` for each zone"),
     refused("secondary", "zones are not transferred in"),
     refused("etcd", BACK_END),
