@@ -35,7 +35,6 @@ mod testing;
 pub mod transfer;
 #[cfg(test)]
 mod testing;
-pub mod transfer;
 #[cfg(test)]
 pub(crate) mod trial;
 mod zones;
