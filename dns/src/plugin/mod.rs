@@ -44,6 +44,9 @@ mod testing;
 pub mod timeouts;
 pub mod tls;
 pub mod transfer;
+pub mod transfer;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 pub(crate) mod trial;
 mod zones;
