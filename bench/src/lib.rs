@@ -3,8 +3,11 @@
 //! [`proxy::compare`] measures the service proxy: a generated cluster ([`cluster`]) is fed to
 //! each subject in network namespaces of its own, and what counts is measured from outside:
 //! when new connections reach the new endpoint, and what the kernel says of CPU and memory.
+//!
+//! [`dns::run`] measures the DNS server over loopback, beside servers of Debian's.
 
 pub mod cluster;
+pub mod dns;
 mod process;
 pub mod proxy;
 mod report;

@@ -23,6 +23,43 @@ impl Process {
         Ok(Duration::from_millis(ticks * 1000 / per_second))
     }
 
+    /// CPU time of the process and all its descendants that run, to the nanosecond where the
+    /// kernel counts it, else in ticks. A thread that ends takes its share with it.
+    pub(crate) fn cpu_exact(self) -> Result<Duration> {
+        let mut sum = Duration::ZERO;
+        for process in self.tree() {
+            match process.scheduled() {
+                Some(time) => sum += time,
+                None => return self.cpu(),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The process and all its descendants that run.
+    pub(crate) fn tree(self) -> Vec<Self> {
+        let mut all = vec![self];
+        let mut next = 0;
+        while let Some(&process) = all.get(next) {
+            all.extend(process.children().map(Self));
+            next += 1;
+        }
+        all
+    }
+
+    /// Time on a CPU of all its threads, from `schedstat`.
+    fn scheduled(self) -> Option<Duration> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0)).ok()?;
+        let mut sum = 0;
+        for task in tasks {
+            // A thread may end while we look.
+            let stat = fs::read_to_string(task.ok()?.path().join("schedstat")).ok();
+            let time = stat.as_deref().and_then(|stat| stat.split(' ').next());
+            sum += time.map_or(Ok(0), str::parse::<u64>).ok()?;
+        }
+        (sum > 0).then(|| Duration::from_nanos(sum))
+    }
+
     /// Resident memory in KiB, now.
     pub(crate) fn rss_kib(self) -> Result<u64> {
         self.status("VmRSS:")
@@ -104,6 +141,7 @@ mod tests {
         assert!(own.rss_kib().unwrap() > 100);
         assert!(own.peak_rss_kib().unwrap() > 100);
         own.cpu().unwrap();
+        assert!(own.cpu_exact().unwrap() > Duration::ZERO);
         own.wakeups().unwrap();
     }
 }

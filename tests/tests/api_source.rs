@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use switchyard_cluster::decode::Keep;
 use switchyard_cluster::object::{Kind, ObjectName};
 use switchyard_cluster::source::api::{Access, FirstList, Options, Timing, run, validate};
-use switchyard_cluster::source::{Selection, SourceError, UPDATES_CAPACITY};
+use switchyard_cluster::source::{DnsNeeds, Selection, SourceError, UPDATES_CAPACITY};
 use switchyard_cluster::store::Store;
 use switchyard_cluster::update::Update;
 use switchyard_tests::apiserver::{RESOURCES, Resource, Seen, Settings, StandIn};
@@ -85,7 +85,7 @@ fn options(kubeconfig: &Kubeconfig, first_list: FirstList) -> Options {
     Options {
         access: Access {
             kubeconfig: Some(kubeconfig.path()),
-            master: None,
+            ..Access::default()
         },
         selections: Selection::for_proxy("node1"),
         keep: Keep::ALL,
@@ -317,6 +317,140 @@ async fn a_list_is_streamed_over_http2_with_the_selectors_of_the_reference() {
         .until("a gone", |following| following.ip("a").is_none())
         .await;
     assert_eq!(server.requests().len(), 5);
+}
+
+fn pod(name: &str, ip: &str, phase: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "default", "labels": {"team": "a"}},
+        "status": {"phase": phase, "podIP": ip, "podIPs": [{"ip": ip}]},
+    })
+}
+
+fn pods(following: &Following) -> Vec<String> {
+    let mut pods: Vec<String> = following
+        .store
+        .pods()
+        .map(|pod| format!("{} {:?}", pod.name.name, pod.ips))
+        .collect();
+    pods.sort();
+    pods
+}
+
+fn namespaces(following: &Following) -> Vec<String> {
+    let mut names: Vec<String> = following
+        .store
+        .namespaces()
+        .map(|namespace| namespace.name.to_string())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A server with a Namespace and a Pod of each sort, and what a DNS server is asked to show.
+async fn with_pods() -> (StandIn, Kubeconfig, DnsNeeds) {
+    let (server, kubeconfig) = with_services(&["a", "b"], Settings::default()).await;
+    let mut shown = service("shown", "None");
+    shown["metadata"]["labels"] =
+        json!({"team": "a", "service.kubernetes.io/service-proxy-name": "x"});
+    server.set(resource("Service"), shown);
+    for (name, show) in [("default", "yes"), ("kube-system", "yes"), ("hidden", "no")] {
+        let labels = json!({"dns": show});
+        server.set(
+            resource("Namespace"),
+            json!({"metadata": {"name": name, "labels": labels}}),
+        );
+    }
+    for (name, phase) in [
+        ("one", "Running"),
+        ("two", "Pending"),
+        ("done", "Succeeded"),
+        ("failed", "Failed"),
+        ("lost", "Unknown"),
+    ] {
+        server.set(resource("Pod"), pod(name, "10.1.0.1", phase));
+    }
+    let mut other = pod("other", "10.1.0.1", "Running");
+    other["metadata"]["labels"] = json!({"team": "b"});
+    server.set(resource("Pod"), other);
+    let needs = DnsNeeds {
+        pods: true,
+        labels: Some("team in (a, c)".to_owned()),
+        namespace_labels: Some("dns=yes".to_owned()),
+        ..DnsNeeds::default()
+    };
+    (server, kubeconfig, needs)
+}
+
+fn dns_options(kubeconfig: &Kubeconfig, first_list: FirstList, needs: &DnsNeeds) -> Options {
+    Options {
+        selections: Selection::for_dns(needs),
+        keep: needs.keep(),
+        ..options(kubeconfig, first_list)
+    }
+}
+
+#[tokio::test]
+async fn a_dns_server_follows_namespaces_pods_and_every_sort_of_service() {
+    let (server, kubeconfig, needs) = with_pods().await;
+    for first_list in [FirstList::Streamed, FirstList::Paged(1)] {
+        let options = dns_options(&kubeconfig, first_list, &needs);
+        let following = Following::synced(options).await;
+        assert_eq!(following.names(), ["shown"], "{first_list:?}");
+        assert_eq!(namespaces(&following), ["default", "kube-system"]);
+        assert_eq!(pods(&following), ["one [10.1.0.1]", "two [10.1.0.1]"]);
+    }
+    let asked: Vec<String> = server
+        .requests()
+        .iter()
+        .map(|seen| seen.resource().to_owned())
+        .collect();
+    assert!(!asked.contains(&"endpoints".to_owned()), "{asked:?}");
+    assert!(!asked.contains(&"nodes".to_owned()), "{asked:?}");
+}
+
+#[tokio::test]
+async fn pods_and_namespaces_that_change_end_and_go_are_followed() {
+    let (server, kubeconfig, needs) = with_pods().await;
+    let options = dns_options(&kubeconfig, FirstList::Streamed, &needs);
+    let mut following = Following::synced(options).await;
+    let has = |expected: &'static [&'static str]| {
+        move |following: &Following| pods(following) == expected
+    };
+    server.set(resource("Pod"), pod("one", "10.1.0.9", "Running"));
+    following
+        .until("moved", has(&["one [10.1.0.9]", "two [10.1.0.1]"]))
+        .await;
+    // On its way out: still there for the server, but its address is free.
+    let mut leaving = pod("one", "10.1.0.9", "Running");
+    leaving["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:04:05Z");
+    server.set(resource("Pod"), leaving);
+    following
+        .until("leaving", has(&["one []", "two [10.1.0.1]"]))
+        .await;
+    server.delete(resource("Pod"), "default", "one");
+    following.until("gone", has(&["two [10.1.0.1]"])).await;
+    // One that has ended does not match any more.
+    server.set(resource("Pod"), pod("two", "10.1.0.1", "Succeeded"));
+    following.until("ended", has(&[])).await;
+
+    server.delete(resource("Namespace"), "", "kube-system");
+    following
+        .until("namespace gone", |following| {
+            namespaces(following) == ["default"]
+        })
+        .await;
+    // Missed changes come with the next list.
+    server.close(true);
+    server.delete(resource("Namespace"), "", "default");
+    server.set(
+        resource("Namespace"),
+        json!({"metadata": {"name": "new", "labels": {"dns": "yes"}}}),
+    );
+    server.expire();
+    server.close(false);
+    following
+        .until("listed again", |following| namespaces(following) == ["new"])
+        .await;
 }
 
 #[tokio::test]
@@ -953,6 +1087,7 @@ async fn bad_access_is_an_error_at_once_that_says_what_is_wrong() {
             access: Access {
                 kubeconfig: Some(path.clone()),
                 master: master.map(str::to_owned),
+                ..Access::default()
             },
             selections: Selection::for_proxy("node1"),
             keep: Keep::FOR_PROXY,
@@ -961,7 +1096,7 @@ async fn bad_access_is_an_error_at_once_that_says_what_is_wrong() {
         };
         let error = validate(&options).await.unwrap_err().to_string();
         assert!(
-            error.starts_with(&format!("--kubeconfig {}: ", path.display())),
+            error.starts_with(&format!("kubeconfig {}: ", path.display())),
             "{error}"
         );
         assert!(error.contains(said), "{said}: {error}");

@@ -6,6 +6,7 @@ mod programs;
 mod setup;
 mod test;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -36,7 +37,12 @@ enum Command {
 #[derive(Subcommand)]
 enum Bench {
     /// The proxy with a large and a small cluster, beside kube-proxy where one is given
-    Proxy(bench::Options),
+    Proxy(bench::proxy::Options),
+    /// DNS: cluster names and cached names, beside servers of Debian's, and CoreDNS where given
+    Dns(bench::dns::Options),
+    /// Send each query back: the least a DNS server can cost (started by `bench dns`)
+    #[command(hide = true)]
+    Echo { address: SocketAddr },
 }
 
 fn main() -> ExitCode {
@@ -44,7 +50,9 @@ fn main() -> ExitCode {
         Command::Setup(options) => setup::run_with(&options),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
-        Command::Bench(Bench::Proxy(options)) => bench::run(&options),
+        Command::Bench(Bench::Proxy(options)) => bench::proxy::run(&options),
+        Command::Bench(Bench::Dns(options)) => bench::dns::run(&options),
+        Command::Bench(Bench::Echo { address }) => switchyard_bench::dns::serve_echo(address),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

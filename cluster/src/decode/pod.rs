@@ -92,10 +92,6 @@ impl HasMeta for RawNamespace {
     }
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "as every decoder takes its raw object"
-)]
 pub(super) fn compact_namespace(_: RawNamespace, context: &mut Context<'_>) -> Object {
     Object::Namespace(Arc::new(Namespace {
         name: context.name.clone(),

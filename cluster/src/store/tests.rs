@@ -153,11 +153,12 @@ fn namespaces_come_and_go() {
     let namespace = Arc::new(Namespace { name: name.clone() });
     let put = || Update::Upsert(Object::Namespace(Arc::clone(&namespace)));
     let change = Change::Namespace(name.clone());
-    assert_eq!(apply(&mut store, put()), [change.clone()]);
+    let changed = [change];
+    assert_eq!(apply(&mut store, put()), changed);
     assert_eq!(apply(&mut store, put()), []);
     assert!(store.namespace("ns").is_some());
     let removed = apply(&mut store, Update::Remove(Kind::Namespace, name));
-    assert_eq!(removed, [change]);
+    assert_eq!(removed, changed);
     assert!(store.namespace("ns").is_none());
 }
 

@@ -157,6 +157,7 @@ impl Service {
             manifests: old.manifests.clone(),
             kubeconfig: old.kubeconfig.clone(),
             dns_port: old.dns_port,
+            folder: old.folder.clone(),
             process: std::sync::Mutex::default(),
             carried: old.carried.pass_on(),
         };

@@ -44,10 +44,17 @@ impl Chain {
     /// A chain of these, asked in this order.
     #[must_use]
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Arc<Self> {
-        Arc::new(Self {
+        let chain = Arc::new(Self {
             plugins,
             routes: OnceLock::new(),
-        })
+        });
+        for (index, plugin) in chain.plugins.iter().enumerate() {
+            plugin.placed(Position {
+                chain: &chain,
+                index,
+            });
+        }
+        chain
     }
 
     /// The plugins in order.
@@ -168,6 +175,12 @@ impl<'a> Position<'a> {
     #[must_use]
     pub const fn index(&self) -> usize {
         self.index
+    }
+
+    /// The plugins below this one.
+    #[must_use]
+    pub fn plugins_below(&self) -> &'a [Arc<dyn Plugin>] {
+        self.chain.plugins.get(self.index + 1..).unwrap_or_default()
     }
 
     /// Runs the rest of the chain below this plugin for `exchange`, which may be another

@@ -15,32 +15,43 @@ pub mod bind;
 mod chain;
 pub mod debug;
 mod exchange;
+pub mod file;
 pub mod forward;
 pub mod health;
+mod hosts;
 mod process;
 pub mod prometheus;
+#[cfg(test)]
+mod readmes;
 pub mod ready;
 pub mod registry;
 pub mod reload;
+mod reverse;
 pub mod root;
 mod setup;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 pub mod timeouts;
 pub mod tls;
+pub mod transfer;
+mod zones;
 
 pub(crate) use chain::Progress;
 pub use chain::{Below, Chain, Outcome, Position};
 pub use exchange::Exchange;
 pub use process::{HealthSettings, ProcessSettings, ReadySettings, ReloadSettings};
+pub use reverse::address_of_reverse_name;
 pub use setup::{BlockSettings, Carried, Environment, Setup, SetupFn};
+pub use zones::{Fallthrough, Zones};
 
 use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::wire::Rcode;
+use crate::wire::{Name, Rcode, Record};
 
 /// What a plugin makes of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +101,24 @@ pub trait Plugin: Debug + Send + Sync + 'static {
     /// Begins background work, once the whole configuration is accepted. Dropping the plugin
     /// ends it.
     fn start(&self) {}
+
+    /// Told once where it is, before [`Plugin::start`]. For those who must reach their chain
+    /// without a query.
+    fn placed(&self, at: Position<'_>) {
+        let _not_needed = at;
+    }
+
+    /// The serial of a zone that it is the authority for and that may be transferred.
+    fn zone_serial(&self, zone: &Name) -> Option<u32> {
+        let _no_zone = zone;
+        None
+    }
+
+    /// All records of such a zone, the SOA first and once (RFC 5936).
+    fn zone_records(&self, zone: &Name) -> Option<Vec<Record>> {
+        let _no_zone = zone;
+        None
+    }
 
     /// Whether it can do its work; `/ready` names those that can't yet.
     fn ready(&self) -> bool {

@@ -84,6 +84,8 @@ pub const ENTRIES: &[Entry] = &[
     refused("tsig", "requests would not be authenticated"),
     refused("dnssec", "answers would not be signed"),
     ours("tls", super::tls::setup),
+    ours("transfer", super::transfer::setup),
+    ours("hosts", super::hosts::setup),
     refused("route53", BACK_END),
     refused("azure", BACK_END),
     refused("clouddns", BACK_END),
@@ -91,9 +93,11 @@ pub const ENTRIES: &[Entry] = &[
         "k8s_external",
         "names of external addresses are not answered yet",
     ),
+    ours("file", super::file::setup),
     refused("auto", "use `file` for each zone"),
     refused("secondary", "zones are not transferred in"),
     refused("etcd", BACK_END),
+    ours("forward", super::forward::setup),
     refused("grpc", BACK_END),
     refused("erratic", "made for tests of the reference"),
     refused("whoami", "made for tests of the reference"),
@@ -164,4 +168,26 @@ pub fn known() -> impl Iterator<Item = &'static str> {
         .iter()
         .filter(|entry| !matches!(entry.support, Support::Refused(_)));
     known.map(|entry| entry.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `core/dnsserver/zdirectives.go` of the reference, 1.14.
+    const REFERENCE_ORDER: &str = "root metadata geoip cancel proxyproto quic grpc_server https \
+        https3 timeouts multisocket reload nsid bufsize bind debug trace ready health pprof shed \
+        prometheus errors log dnstap local dns64 any chaos loadbalance tsig rewrite autopath acl \
+        cache header dnssec tls minimal template transfer hosts route53 azure clouddns \
+        k8s_external kubernetes file auto secondary etcd loop forward grpc erratic whoami on sign \
+        view nomad";
+
+    #[test]
+    fn every_entry_is_where_the_reference_has_it() {
+        let mut order = REFERENCE_ORDER.split_ascii_whitespace();
+        for entry in ENTRIES {
+            let found = order.any(|name| name == entry.name);
+            assert!(found, "`{}` is in the wrong place or unknown", entry.name);
+        }
+    }
 }

@@ -56,6 +56,8 @@ pub struct Environment {
     pub kubeconfig: Option<PathBuf>,
     /// `-dns.port`: the port of keys without one; 0 for 53.
     pub dns_port: u16,
+    /// Where relative paths start from without `root`; the working directory if empty.
+    pub folder: PathBuf,
     /// What blocks ask of the process.
     pub process: Mutex<ProcessSettings>,
     /// What lives on over a reload.

@@ -56,7 +56,7 @@ impl Configuration {
         };
         for block in &corefile.blocks {
             let keys = server_keys(block)?;
-            let mut settings = settings(block, &keys, dns_port);
+            let mut settings = settings(block, &keys, environment.folder.clone(), dns_port);
             let plugins = registry::set_up(&block.directives, &mut settings, environment)?;
             let chain = Chain::new(plugins.clone());
             for key in &keys {
@@ -129,7 +129,7 @@ impl Configuration {
     }
 }
 
-fn settings(block: &Block, keys: &[ServerKey], dns_port: u16) -> BlockSettings {
+fn settings(block: &Block, keys: &[ServerKey], root: PathBuf, dns_port: u16) -> BlockSettings {
     let label = keys.first().map(|key| server_label(key, None, dns_port));
     BlockSettings {
         zones: keys.iter().map(|key| key.zone.clone()).collect(),
@@ -139,7 +139,7 @@ fn settings(block: &Block, keys: &[ServerKey], dns_port: u16) -> BlockSettings {
             .iter()
             .map(|line| line.name().text.to_string())
             .collect(),
-        root: PathBuf::from("."),
+        root,
         bind: Vec::new(),
         tls: None,
         timeouts: StreamTimeouts::default(),

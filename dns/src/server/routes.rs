@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
+use super::guard;
 use crate::metrics::queries::{DROPPED, SeriesId, series};
-
 use crate::plugin::{Chain, Exchange, Progress};
 use crate::wire::{Class, Intake, Name, Question, Rcode, Rtype};
 
@@ -158,7 +158,7 @@ impl Routes {
             finish(exchange);
             return (Handled::Reply, route);
         };
-        let handled = match chain.descend(exchange) {
+        let handled = match guard::descend(exchange, chain) {
             Progress::Waiting(index) => Handled::Waiting(Arc::clone(chain), index),
             Progress::Done(outcome) => conclude(exchange, outcome),
         };

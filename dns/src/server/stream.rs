@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::guard;
 use super::routes::{Handled, Routes, conclude};
 use super::udp::UnderWay;
 use crate::metrics::count::CONNECTIONS_REFUSED;
@@ -196,7 +197,7 @@ async fn read_all<R: AsyncRead + Unpin>(
             Handled::Waiting(chain, at) => {
                 let replies = replies.clone();
                 tokio::spawn(async move {
-                    let outcome = chain.resume(&mut exchange, at).await;
+                    let outcome = guard::resume(&mut exchange, &chain, at).await;
                     let replied = matches!(conclude(&mut exchange, outcome), Handled::Reply);
                     if replied {
                         let _client_has_gone = send(&exchange, &replies).await;

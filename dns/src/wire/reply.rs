@@ -462,3 +462,7 @@ fn ede_text(text: &str) -> &str {
     }
     text.get(..end).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "reply_tests.rs"]
+mod tests;

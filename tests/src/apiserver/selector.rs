@@ -15,13 +15,15 @@ enum Term {
     Missing(String),
     Is(String, String),
     IsNot(String, String),
+    In(String, Vec<String>),
+    NotIn(String, Vec<String>),
 }
 
 impl Selectors {
     /// Reads both; `None` for forms the stand-in does not know.
     pub(super) fn read(labels: &str, fields: &str) -> Option<Self> {
         let fields = terms(fields)?;
-        let bare = |term: &Term| matches!(term, Term::Exists(_) | Term::Missing(_));
+        let bare = |term: &Term| !matches!(term, Term::Is(..) | Term::IsNot(..));
         if fields.iter().any(bare) {
             return None;
         }
@@ -63,19 +65,45 @@ impl Term {
             Self::Missing(key) => value(key).is_none(),
             Self::Is(key, wanted) => value(key) == Some(wanted),
             Self::IsNot(key, unwanted) => value(key) != Some(unwanted),
+            Self::In(key, any) => value(key).is_some_and(|it| any.iter().any(|v| v == it)),
+            Self::NotIn(key, none) => !value(key).is_some_and(|it| none.iter().any(|v| v == it)),
         }
     }
 }
 
 fn terms(text: &str) -> Option<Vec<Term>> {
+    let mut depth = 0_i32;
+    let outer_comma = |sign: char| {
+        depth += match sign {
+            '(' => 1,
+            ')' => -1,
+            _ => 0,
+        };
+        sign == ',' && depth == 0
+    };
     let parts = text
-        .split(',')
+        .split(outer_comma)
         .map(str::trim)
         .filter(|part| !part.is_empty());
     parts.map(term).collect()
 }
 
+/// `KEY in (A,B)` and `KEY notin (A,B)`.
+fn set_term(text: &str) -> Option<Term> {
+    let (head, values) = text.strip_suffix(')')?.split_once('(')?;
+    let (key, operator) = head.trim().split_once(' ')?;
+    let values = values.split(',').map(|value| value.trim().to_owned());
+    match operator.trim() {
+        "in" => Some(Term::In(key.to_owned(), values.collect())),
+        "notin" => Some(Term::NotIn(key.to_owned(), values.collect())),
+        _ => None,
+    }
+}
+
 fn term(text: &str) -> Option<Term> {
+    if text.ends_with(')') {
+        return set_term(text);
+    }
     if text.contains(['(', ' ', '<', '>']) {
         return None;
     }
@@ -102,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_selectors_of_a_service_proxy() {
+    fn the_selectors_of_a_service_proxy_and_a_dns_server() {
         let object =
             json!({"metadata": {"name": "a", "labels": {"x": "1"}}, "spec": {"clusterIP": "None"}});
         let cases = [
@@ -113,6 +141,10 @@ mod tests {
             ("x=1,!y", "", true),
             ("x!=1", "", false),
             ("y!=1", "", true),
+            ("x in (2, 1),!y", "", true),
+            ("x notin (2,1)", "", false),
+            ("y notin (1)", "", true),
+            ("y in (1),x", "", false),
             ("", "spec.clusterIP!=None", false),
             ("", "spec.clusterIP=None", true),
             ("", "metadata.name=a", true),
@@ -127,7 +159,8 @@ mod tests {
                 "{labels} {fields}"
             );
         }
-        assert_eq!(Selectors::read("x in (1,2)", ""), None);
+        assert_eq!(Selectors::read("x of (1,2)", ""), None);
+        assert_eq!(Selectors::read("x > 1", ""), None);
         assert_eq!(Selectors::read("", "!spec.clusterIP"), None);
     }
 }

@@ -137,6 +137,15 @@ impl TcpStreamClient {
         self.send_raw(&framed)
     }
 
+    /// Sends a query and returns the reply to it; nothing else may be under way.
+    ///
+    /// # Errors
+    /// As [`Client::query`].
+    pub fn ask(&mut self, query: &Query) -> Result<Reply> {
+        self.send(&query.encode()?)?;
+        checked(query, self.receive()?.context("no reply")?)
+    }
+
     /// Sends octets as they are.
     ///
     /// # Errors

@@ -179,11 +179,13 @@ impl std::fmt::Display for Reply {
 
 type Section<'a> = RecordSection<'a, &'a [u8]>;
 
-/// The records of a section, the OPT records apart (with the upper bits of their code), and the
-/// position after it.
-fn read_section(mut section: Section<'_>) -> Result<(Vec<Record>, Vec<(Opt, u8)>, usize)> {
+/// An OPT record, and the upper bits of the response code it carries.
+type OptWithCode = (Opt, u8);
+
+/// The records of a section, the OPT records apart, and the position after it.
+fn read_section(mut section: Section<'_>) -> Result<(Vec<Record>, Vec<OptWithCode>, usize)> {
     let (mut records, mut opts) = (Vec::new(), Vec::new());
-    while let Some(record) = section.next() {
+    for record in section.by_ref() {
         let record = record.context("broken record")?;
         if record.rtype() == Rtype::OPT {
             opts.push(read_opt(&record)?);
@@ -204,7 +206,7 @@ fn read_record(record: &ParsedRecord<'_, &[u8]>) -> Result<Record> {
     })
 }
 
-fn read_opt(record: &ParsedRecord<'_, &[u8]>) -> Result<(Opt, u8)> {
+fn read_opt(record: &ParsedRecord<'_, &[u8]>) -> Result<OptWithCode> {
     let opt = record
         .to_record::<domain::base::opt::Opt<&[u8]>>()
         .context("broken OPT")?

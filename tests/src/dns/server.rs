@@ -25,6 +25,8 @@ const POLL_EVERY: Duration = Duration::from_millis(10);
 const FIRST_ANSWER: Duration = Duration::from_millis(300);
 /// The last lines of the log, shown when a test ends (and so only if it failed).
 const LOG_TAIL_LINES: usize = 40;
+/// Where `/ready`, `/health` and `/metrics` are asked for.
+const HTTP_ADDRESS: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const COREFILE: &str = "Corefile";
 
 /// The ports a server listens on. A Corefile names them `$DNS`, `$DOT`, `$HEALTH`, `$READY` and
@@ -335,7 +337,7 @@ impl DnsServer {
     /// # Errors
     /// Nobody listens there.
     pub fn health(&self) -> Result<HttpAnswer> {
-        let address = SocketAddr::new(self.setup.address, self.ports.health);
+        let address = SocketAddr::from((HTTP_ADDRESS, self.ports.health));
         http_get_here(address, "/health")
     }
 
@@ -344,7 +346,7 @@ impl DnsServer {
     /// # Errors
     /// Nobody listens there.
     pub fn metrics(&self) -> Result<String> {
-        let address = SocketAddr::new(self.setup.address, self.ports.metrics);
+        let address = SocketAddr::from((HTTP_ADDRESS, self.ports.metrics));
         Ok(http_get_here(address, "/metrics")?.body)
     }
 
@@ -369,7 +371,7 @@ impl DnsServer {
     }
 
     fn ready_address(&self) -> SocketAddr {
-        SocketAddr::new(self.setup.address, self.ports.ready)
+        SocketAddr::from((HTTP_ADDRESS, self.ports.ready))
     }
 
     /// The process' id.

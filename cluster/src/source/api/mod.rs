@@ -21,6 +21,7 @@ mod transport;
 mod watched;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -55,14 +56,40 @@ pub struct Options {
     pub timing: Timing,
 }
 
-/// The way to the API server. With neither of the two: the service account of the pod that
-/// this process runs in.
-#[derive(Clone, Debug, Default)]
+/// The way to the API server. With neither kubeconfig nor URL: the service account of the
+/// pod that this process runs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Access {
     /// A kubeconfig file: server, CA, and who we are.
     pub kubeconfig: Option<PathBuf>,
+    /// The context to use of it; else the one that it calls its current one.
+    pub context: Option<String>,
     /// The server's URL; overrides that of the kubeconfig.
     pub master: Option<String>,
+    /// Who we are, and whom we trust, where there is a URL and no kubeconfig.
+    pub tls: Option<TlsFiles>,
+}
+
+/// PEM files for TLS. They are read again after a failure.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsFiles {
+    /// Our certificate, with its chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The certificate authorities that the server's certificate may be of.
+    pub authorities: PathBuf,
+}
+
+/// In words for errors and the log.
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.kubeconfig, &self.master) {
+            (Some(file), _) => write!(f, "kubeconfig {}", file.display()),
+            (None, Some(master)) => write!(f, "URL {master}"),
+            (None, None) => f.write_str("in-cluster configuration (there is no kubeconfig or URL)"),
+        }
+    }
 }
 
 /// How a first list is read.

@@ -14,6 +14,7 @@ use super::batch::{Arrival, Inbox, Outbox};
 use crate::metrics::count::{QUERIES_SHED, REPLIES_NOT_SENT};
 use crate::metrics::queries::{SeriesId, count, observe_duration};
 use crate::plugin::{Chain, Exchange, Outcome};
+use crate::server::guard;
 use crate::server::routes::{Handled, Routes, conclude};
 use crate::wire::{Intake, Rcode, Transport};
 
@@ -206,7 +207,7 @@ impl Work {
                 at,
                 series,
             } = waiting;
-            let outcome: Outcome = chain.resume(&mut exchange, at).await;
+            let outcome: Outcome = guard::resume(&mut exchange, &chain, at).await;
             let replied = matches!(conclude(&mut exchange, outcome), Handled::Reply);
             if replied {
                 let mut outbox = Outbox::default();

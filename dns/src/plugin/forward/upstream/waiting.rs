@@ -61,7 +61,7 @@ pub(super) struct Usage {
     /// When the last query was admitted.
     pub(super) last_admitted: Instant,
     /// When the last message came, taken or not.
-    pub(super) last_received: Instant,
+    pub(super) last_received: Option<Instant>,
 }
 
 /// Why a socket takes no further query.
@@ -86,7 +86,7 @@ impl Waiting {
                     admitted: 0,
                     answered: 0,
                     last_admitted: now,
-                    last_received: now,
+                    last_received: None,
                 },
             }),
             capacity,
@@ -131,7 +131,7 @@ impl Waiting {
 
     fn take_message(&self, message: &[u8]) -> Result<Option<Waker>, Ignored> {
         let mut table = self.lock();
-        table.usage.last_received = Instant::now();
+        table.usage.last_received = Some(Instant::now());
         let id = reply_id(message)?;
         let entry = table.entries.get_mut(&id).ok_or(Ignored::Id)?;
         if matches!(entry.outcome, Outcome::Known(_)) {

@@ -22,7 +22,7 @@ pub(super) use connection::Dial;
 /// How many connections one upstream gets before the queries crowd on those it has.
 const CONNECTIONS_PER_UPSTREAM: usize = 32;
 /// How many, when it closes them after each answer.
-const CONNECTIONS_PER_SERIAL_UPSTREAM: usize = 256;
+const CONNECTIONS_PER_SERIAL_UPSTREAM: usize = 1024;
 /// From how many queries on the least busy connection another one is opened: slow answers of
 /// a server that works on one query a connection should not hold up many others.
 const QUERIES_BEFORE_ANOTHER_CONNECTION: usize = 4;
@@ -111,7 +111,8 @@ impl StreamPool {
         let usage = connection.waiting.usage();
         match &outcome {
             Err(ExchangeError::Closed) => {
-                if usage.answered > 0 && usage.last_received.elapsed() < SERIAL_EVIDENCE {
+                let since = usage.last_received.map(|at| at.elapsed());
+                if usage.answered > 0 && since.is_some_and(|since| since < SERIAL_EVIDENCE) {
                     self.state().serial_until = Some(Instant::now() + SERIAL_MEMORY);
                 }
                 if usage.admitted > 1 {
@@ -119,7 +120,11 @@ impl StreamPool {
                 }
             }
             // Not a word since: the peer may be gone without a trace. Later queries try anew.
-            Err(ExchangeError::Timeout { .. }) if usage.last_received < started => {
+            Err(ExchangeError::Timeout { .. })
+                if usage
+                    .last_received
+                    .is_none_or(|received| received < started) =>
+            {
                 connection.waiting.retire();
             }
             _ => {}

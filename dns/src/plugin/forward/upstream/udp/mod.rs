@@ -126,6 +126,20 @@ impl UdpPool {
             < UDP_SOCKETS_PER_UPSTREAM + UDP_SOCKETS_RETIRED_MAX
     }
 
+    /// How many queries wait on the current sockets.
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> usize {
+        self.slots
+            .iter()
+            .filter_map(|slot| {
+                slot.lock()
+                    .unwrap()
+                    .as_ref()
+                    .map(|socket| socket.waiting.in_flight())
+            })
+            .sum()
+    }
+
     /// How many sockets are open.
     #[cfg(test)]
     pub(super) fn open_sockets(&self) -> usize {

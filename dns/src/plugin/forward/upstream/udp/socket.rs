@@ -24,6 +24,8 @@ use super::{QUERIES_IN_FLIGHT_PER_SOCKET, UdpPool};
 const UDP_REPLY_BYTES_MAX: usize = 4096;
 /// How many replies are read before other tasks get their turn.
 const RECEIVE_BATCH_REPLIES: usize = 64;
+/// What the reader waits for: an ICMP error alone does not make a socket readable.
+const REPLY_OR_ERROR: Interest = Interest::READABLE.add(Interest::ERROR);
 /// The TC bit in a header's third byte.
 const TRUNCATED: u8 = 0b0000_0010;
 
@@ -100,6 +102,12 @@ fn connected(to: SocketAddr, source: Option<IpAddr>) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
+fn is_would_block(result: &io::Result<usize>) -> bool {
+    result
+        .as_ref()
+        .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
 /// Counts a socket for as long as its reader lives.
 struct OpenCount(Arc<AtomicUsize>);
 
@@ -123,6 +131,14 @@ struct Reader {
     _open: OpenCount,
 }
 
+/// However the reader ends, nobody may wait for it any more.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.socket.waiting.retire();
+        self.socket.waiting.fail_all(&ExchangeError::Closed);
+    }
+}
+
 impl Reader {
     async fn run(self) {
         let mut buffer = vec![0; UDP_REPLY_BYTES_MAX];
@@ -130,8 +146,8 @@ impl Reader {
         let mut look_again = Instant::now() + self.idle;
         loop {
             tokio::select! {
-                readable = self.socket.io.readable() => {
-                    if let Err(error) = readable {
+                ready = self.socket.io.ready(REPLY_OR_ERROR) => {
+                    if let Err(error) = ready {
                         waiting.retire();
                         waiting.fail_all(&error.into());
                         return;
@@ -151,10 +167,11 @@ impl Reader {
     /// Reads what is there, a batch at most.
     fn receive(&self, buffer: &mut [u8]) {
         for _ in 0..RECEIVE_BATCH_REPLIES {
-            let io = &self.socket.io;
-            let received = io.try_io(Interest::READABLE, || {
-                Ok(recv(io.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC)?)
-            });
+            // tokio knows a readiness for each; with both in one call it knows none.
+            let mut received = self.receive_if(Interest::READABLE, buffer);
+            if is_would_block(&received) {
+                received = self.receive_if(Interest::ERROR, buffer);
+            }
             match received {
                 Ok(length) => self.take(buffer, length),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -163,6 +180,13 @@ impl Reader {
                 Err(error) => self.socket.waiting.fail_all(&error.into()),
             }
         }
+    }
+
+    fn receive_if(&self, ready: Interest, buffer: &mut [u8]) -> io::Result<usize> {
+        let io = &self.socket.io;
+        io.try_io(ready, || {
+            Ok(recv(io.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC)?)
+        })
     }
 
     fn take(&self, buffer: &mut [u8], length: usize) {
