@@ -44,11 +44,10 @@ mod testing;
 pub mod timeouts;
 pub mod tls;
 pub mod transfer;
-pub mod transfer;
-#[cfg(test)]
-mod testing;
 #[cfg(test)]
 pub(crate) mod trial;
+#[cfg(test)]
+mod tests;
 mod zones;
 
 pub(crate) use chain::Progress;
@@ -59,6 +58,7 @@ pub use fatal::Fatal;
 pub use pattern::pattern;
 pub use process::{HealthSettings, ProcessSettings, ReadySettings, ReloadSettings};
 pub use record_text::record_from_text;
+pub use process::{HealthSettings, ProcessSettings, ReadySettings, ReloadSettings};
 pub use reverse::address_of_reverse_name;
 pub use setup::{BlockSettings, Carried, Environment, Setup, SetupFn};
 pub use zones::{Fallthrough, Zones};
