@@ -11,6 +11,7 @@
 //! [`Step::Wait`] and is called again, as [`Plugin::wait`], on the runtime.
 
 pub mod any;
+pub mod cache;
 mod chain;
 mod counters;
 pub mod errors;
