@@ -53,6 +53,7 @@ const BACK_END: &str = "this source of answers is not built in";
 /// Every directive in the reference's order (`core/dnsserver/zdirectives.go`): settings
 /// first, then whoever wraps answers, then whoever answers.
 pub const ENTRIES: &[Entry] = &[
+    ours("root", super::root::setup),
     left_out(
         "metadata",
         "no plugin of ours publishes metadata; `{/…}` in logs stays empty",
@@ -67,10 +68,17 @@ pub const ENTRIES: &[Entry] = &[
     left_out("grpc_server", TRANSPORT),
     left_out("https", TRANSPORT),
     left_out("https3", TRANSPORT),
+    ours("timeouts", super::timeouts::setup),
     left_out("multisocket", "there is always a socket for each CPU"),
+    ours("reload", super::reload::setup),
+    ours("bind", super::bind::setup),
+    ours("debug", super::debug::setup),
     left_out("trace", "no traces are sent"),
+    ours("ready", super::ready::setup),
+    ours("health", super::health::setup),
     left_out("pprof", "there are no profiles to fetch"),
     left_out("shed", "queries over the limit are always shed"),
+    ours("prometheus", super::prometheus::setup),
     ours("errors", super::errors::setup),
     ours("log", super::log::setup),
     left_out("dnstap", "no dnstap messages are sent"),
@@ -78,6 +86,7 @@ pub const ENTRIES: &[Entry] = &[
     ours("loadbalance", super::loadbalance::setup),
     refused("tsig", "requests would not be authenticated"),
     refused("dnssec", "answers would not be signed"),
+    ours("tls", super::tls::setup),
     ours("template", super::template::setup),
     ours("transfer", super::transfer::setup),
     ours("hosts", super::hosts::setup),
@@ -88,6 +97,7 @@ pub const ENTRIES: &[Entry] = &[
         "k8s_external",
         "names of external addresses are not answered yet",
     ),
+    ours("kubernetes", super::kubernetes::setup),
     ours("file", super::file::setup),
     refused("auto", "use `file` for each zone"),
     refused("secondary", "zones are not transferred in"),
