@@ -30,7 +30,10 @@ fn the_index_of_ten_thousand_services_is_small() {
     println!("objects and all: {objects} KiB, index: {growth} KiB");
     assert!(index.service(b"\x05s9999\x07default").is_some());
     assert!(growth <= INDEX_KIB_MAX, "{growth} KiB");
-    assert!(growth >= SERVICES * 100 / 1024, "measured nothing: {growth} KiB");
+    assert!(
+        growth >= SERVICES * 100 / 1024,
+        "measured nothing: {growth} KiB"
+    );
 }
 
 fn store() -> Store {

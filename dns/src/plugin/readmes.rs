@@ -34,7 +34,11 @@ fn files_of_the_examples() -> tempfile::TempDir {
     let made = rcgen::generate_simple_self_signed(vec!["dns.example.org".to_owned()]).unwrap();
     fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
     fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
-    fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    fs::write(
+        folder.path().join("key.pem"),
+        made.signing_key.serialize_pem(),
+    )
+    .unwrap();
     folder
 }
 

@@ -109,7 +109,9 @@ pub(crate) fn cluster(services: u32) -> String {
         .expect("a string");
     }
     let endpoints: Vec<String> = (0..10)
-        .map(|number| format!("{{\"addresses\":[\"10.244.9.{number}\"],\"hostname\":\"web-{number}\"}}"))
+        .map(|number| {
+            format!("{{\"addresses\":[\"10.244.9.{number}\"],\"hostname\":\"web-{number}\"}}")
+        })
         .collect();
     write!(
         text,
@@ -131,18 +133,36 @@ pub(crate) fn questions() -> Vec<(&'static str, Vec<u8>)> {
     let of = |name: &str, rtype| packet(&format!("{name}.{zone}"), rtype);
     vec![
         ("A", of("s7", Rtype::A)),
-        ("A, mixed case", packet("S7.dEfault.sVc.CLUSTER.local", Rtype::A)),
+        (
+            "A, mixed case",
+            packet("S7.dEfault.sVc.CLUSTER.local", Rtype::A),
+        ),
         ("AAAA, no data", of("s7", Rtype::AAAA)),
         ("SRV of a Service", of("_http._tcp.s7", Rtype::SRV)),
         ("NXDOMAIN", of("www.example.org", Rtype::A)),
-        ("NXDOMAIN, other label", packet("www.example.org.cluster.local", Rtype::A)),
+        (
+            "NXDOMAIN, other label",
+            packet("www.example.org.cluster.local", Rtype::A),
+        ),
         ("no such Service", of("nope", Rtype::A)),
         ("headless A, 10 endpoints", of("web", Rtype::A)),
-        ("headless SRV, 10 endpoints", of("_http._tcp.web", Rtype::SRV)),
+        (
+            "headless SRV, 10 endpoints",
+            of("_http._tcp.web", Rtype::SRV),
+        ),
         ("endpoint A", of("web-3.web", Rtype::A)),
-        ("PTR of a Service", packet("7.0.96.10.in-addr.arpa", Rtype::PTR)),
-        ("PTR of an endpoint", packet("3.9.244.10.in-addr.arpa", Rtype::PTR)),
-        ("pod A", packet("10-1-2-3.default.pod.cluster.local", Rtype::A)),
+        (
+            "PTR of a Service",
+            packet("7.0.96.10.in-addr.arpa", Rtype::PTR),
+        ),
+        (
+            "PTR of an endpoint",
+            packet("3.9.244.10.in-addr.arpa", Rtype::PTR),
+        ),
+        (
+            "pod A",
+            packet("10-1-2-3.default.pod.cluster.local", Rtype::A),
+        ),
         ("SOA", packet("cluster.local", Rtype::SOA)),
     ]
 }

@@ -22,7 +22,10 @@ impl Cluster {
             names: Interner::default(),
         };
         for namespace in namespaces {
-            cluster.put(Kind::Namespace, &format!("{{\"metadata\":{{\"name\":\"{namespace}\"}}}}"));
+            cluster.put(
+                Kind::Namespace,
+                &format!("{{\"metadata\":{{\"name\":\"{namespace}\"}}}}"),
+            );
         }
         cluster
     }
@@ -55,14 +58,20 @@ impl Cluster {
         let spec = format!(
             "{{\"type\":\"ClusterIP\",\"clusterIP\":{first},\"clusterIPs\":[{ips}],\"ports\":[{ports}]}}"
         );
-        self.put(Kind::Service, &format!("{{\"metadata\":{meta},\"spec\":{spec}}}"))
+        self.put(
+            Kind::Service,
+            &format!("{{\"metadata\":{meta},\"spec\":{spec}}}"),
+        )
     }
 
     /// A Service that is another name.
     pub(super) fn external(&mut self, name: &str, target: &str) -> Vec<Change> {
         let meta = meta(name, "");
         let spec = format!("{{\"type\":\"ExternalName\",\"externalName\":\"{target}\"}}");
-        self.put(Kind::Service, &format!("{{\"metadata\":{meta},\"spec\":{spec}}}"))
+        self.put(
+            Kind::Service,
+            &format!("{{\"metadata\":{meta},\"spec\":{spec}}}"),
+        )
     }
 
     /// A slice of `service`: endpoints separated by blanks, each `address`,
@@ -75,7 +84,11 @@ impl Cluster {
         endpoints: &str,
     ) -> Vec<Change> {
         let label = format!("\"kubernetes.io/service-name\":\"{service}\"");
-        let family = if endpoints.contains(':') { "IPv6" } else { "IPv4" };
+        let family = if endpoints.contains(':') {
+            "IPv6"
+        } else {
+            "IPv4"
+        };
         let json = format!(
             "{{\"metadata\":{},\"addressType\":\"{family}\",\"ports\":[{}],\"endpoints\":[{}]}}",
             meta(name, &label),

@@ -20,7 +20,11 @@ fn cluster() -> Cluster {
     it.service("testns/svc1", "10.0.0.1", "http/tcp/80");
     it.service("testns/svc6", "1234:abcd::1", "http/tcp/80");
     it.service("testns/dual", "10.0.0.3 10::3", "http/tcp/80");
-    it.service("testns/ports", "10.0.0.4", "dns/udp/53 dns-tcp/tcp/53 m/tcp/9153");
+    it.service(
+        "testns/ports",
+        "10.0.0.4",
+        "dns/udp/53 dns-tcp/tcp/53 m/tcp/9153",
+    );
     it.service("testns/empty", "10.0.0.5", "http/tcp/80");
     it.service("gone/svc1", "10.0.0.9", "http/tcp/80");
     it.service("testns/hdls", "None", "http/tcp/80");
@@ -32,7 +36,12 @@ fn cluster() -> Cluster {
         "http/tcp/80",
         "172.0.0.2@a 172.0.0.3@B.b 172.0.0.4=dup 172.0.0.5=dup !172.0.0.6",
     );
-    it.slice("testns/hdls-b", "hdls", "http/tcp/80", "5678:abcd::1 5678:abcd::2");
+    it.slice(
+        "testns/hdls-b",
+        "hdls",
+        "http/tcp/80",
+        "5678:abcd::1 5678:abcd::2",
+    );
     it.slice("testns/noports-a", "noports", "", "172.0.0.20");
     it.external("testns/ext", "ext.interwebs.test");
     it.external("testns/inside", "svc1.testns.svc.Cluster.local.");
@@ -48,7 +57,9 @@ fn cluster() -> Cluster {
 fn config() -> Config {
     let name = |text| Name::from_text(text).expect(text);
     Config {
-        zones: ["in-addr.arpa.", "ip6.arpa.", "cluster.local."].map(name).to_vec(),
+        zones: ["in-addr.arpa.", "ip6.arpa.", "cluster.local."]
+            .map(name)
+            .to_vec(),
         primary: name("cluster.local."),
         fallthrough: Vec::new(),
         pods: PodMode::Disabled,
@@ -133,11 +144,15 @@ fn services_are_answered() {
         ),
         (
             "_http._tcp.dual SRV",
-            of("_http._tcp.dual.Z 5 SRV 0 50 80 dual.Z ; dual.Z 5 A 10.0.0.3 | dual.Z 5 AAAA 10::3"),
+            of(
+                "_http._tcp.dual.Z 5 SRV 0 50 80 dual.Z ; dual.Z 5 A 10.0.0.3 | dual.Z 5 AAAA 10::3",
+            ),
         ),
         (
             "ports SRV",
-            of("ports.Z 5 SRV 0 33 53 ports.Z | ports.Z 5 SRV 0 33 9153 ports.Z ; ports.Z 5 A 10.0.0.4"),
+            of(
+                "ports.Z 5 SRV 0 33 53 ports.Z | ports.Z 5 SRV 0 33 9153 ports.Z ; ports.Z 5 A 10.0.0.4",
+            ),
         ),
         ("_http._tcp.svc1 A", of("_http._tcp.svc1.Z 5 A 10.0.0.1")),
         ("http.tcp.svc1 A", of("http.tcp.svc1.Z 5 A 10.0.0.1")),
@@ -159,9 +174,18 @@ fn headless_services_are_their_endpoints() {
     let server = server(config(), true);
     let h = "hdls.testns.svc.cluster.local";
     let all = [2, 3, 4, 5].map(|last| format!("{h} 5 A 172.0.0.{last}"));
-    assert_eq!(told(&server, &format!("{h} A")), format!("NOERROR {}", all.join(" | ")));
+    assert_eq!(
+        told(&server, &format!("{h} A")),
+        format!("NOERROR {}", all.join(" | "))
+    );
     let srv = told(&server, &format!("_http._tcp.{h} SRV"));
-    let labels = ["172-0-0-2", "172-0-0-3", "5678-abcd--1", "5678-abcd--2", "dup"];
+    let labels = [
+        "172-0-0-2",
+        "172-0-0-3",
+        "5678-abcd--1",
+        "5678-abcd--2",
+        "dup",
+    ];
     let targets = labels.map(|label| format!("_http._tcp.{h} 5 SRV 0 16 80 {label}.{h}"));
     let glue = [
         format!("172-0-0-2.{h} 5 A 172.0.0.2"),
@@ -179,11 +203,21 @@ fn headless_services_are_their_endpoints() {
         ("172-0-0-6.hdls", "NXDOMAIN  soa"),
         ("172-0-0-4.hdls", "NXDOMAIN  soa"),
         ("bogus.hdls", "NXDOMAIN  soa"),
-        ("172-0-0-20.noports", "NOERROR 172-0-0-20.noports.testns.svc.cluster.local 5 A 172.0.0.20"),
+        (
+            "172-0-0-20.noports",
+            "NOERROR 172-0-0-20.noports.testns.svc.cluster.local 5 A 172.0.0.20",
+        ),
     ] {
-        assert_eq!(told(&server, &format!("{question}.{ZONE} A")), expected, "{question}");
+        assert_eq!(
+            told(&server, &format!("{question}.{ZONE} A")),
+            expected,
+            "{question}"
+        );
     }
-    assert_eq!(told(&server, &format!("noports.{ZONE} SRV")), "NOERROR  soa");
+    assert_eq!(
+        told(&server, &format!("noports.{ZONE} SRV")),
+        "NOERROR  soa"
+    );
 }
 
 #[test]
@@ -195,7 +229,10 @@ fn topology_zones_have_their_endpoints() {
     assert_eq!(of("b.b.prefer._zone"), one("b.b.prefer._zone", 3));
     assert_eq!(of("c.pin._zone"), "NOERROR  soa");
     assert_eq!(of("c.prefer._zone").matches(" A ").count(), 4);
-    assert_eq!(told(&server, &format!("a.pin._zone.svc1.{ZONE} A")), "NXDOMAIN  soa");
+    assert_eq!(
+        told(&server, &format!("a.pin._zone.svc1.{ZONE} A")),
+        "NXDOMAIN  soa"
+    );
 }
 
 #[test]
@@ -216,7 +253,10 @@ fn what_lies_between_exists_and_is_empty() {
                 "dns-version.cluster.local TXT",
                 "NOERROR dns-version.cluster.local 28800 TXT \"1.1.0\"",
             ),
-            ("Ns.dNs.cluster.local A", "NOERROR Ns.dNs.cluster.local 5 A 192.0.2.1"),
+            (
+                "Ns.dNs.cluster.local A",
+                "NOERROR Ns.dNs.cluster.local 5 A 192.0.2.1",
+            ),
             ("cluster.local AXFR", "REFUSED"),
         ],
     );
@@ -225,17 +265,32 @@ fn what_lies_between_exists_and_is_empty() {
 #[test]
 fn case_is_kept_where_the_reference_keeps_it() {
     let server = server(config(), true);
-    let asked = server.ask("SVC1.testns.svc.cLuStEr.LoCaL SRV").expect("a reply");
+    let asked = server
+        .ask("SVC1.testns.svc.cLuStEr.LoCaL SRV")
+        .expect("a reply");
     let records = [asked.answer, asked.additional].concat().join(" ; ");
     let expected = "SVC1.testns.svc.cLuStEr.LoCaL 5 IN SRV 0 100 80 \
                     svc1.testns.svc.cLuStEr.LoCaL ; svc1.testns.svc.cLuStEr.LoCaL 5 IN A 10.0.0.1";
     assert_eq!(records, expected);
-    let soa = server.ask("nope.Cluster.Local A").expect("a reply").authority.join("");
+    let soa = server
+        .ask("nope.Cluster.Local A")
+        .expect("a reply")
+        .authority
+        .join("");
     let soa = soa.split_whitespace().take(6).collect::<Vec<_>>().join(" ");
-    assert_eq!(soa, "Cluster.Local 5 IN SOA ns.dns.Cluster.Local hostmaster.Cluster.Local");
+    assert_eq!(
+        soa,
+        "Cluster.Local 5 IN SOA ns.dns.Cluster.Local hostmaster.Cluster.Local"
+    );
     let apex = server.ask("cLuster.local NS").expect("a reply");
-    assert_eq!(apex.answer.join(""), "cLuster.local 5 IN NS ns.dns.cLuster.local");
-    assert_eq!(apex.additional.join(""), "ns.dns.cLuster.local 5 IN A 192.0.2.1");
+    assert_eq!(
+        apex.answer.join(""),
+        "cLuster.local 5 IN NS ns.dns.cLuster.local"
+    );
+    assert_eq!(
+        apex.additional.join(""),
+        "ns.dns.cLuster.local 5 IN A 192.0.2.1"
+    );
 }
 
 #[test]
@@ -293,14 +348,32 @@ fn addresses_have_names() {
 
 #[test]
 fn pods_are_answered_as_far_as_asked_for() {
-    let (known, unknown) = ("10-240-0-1.podns.pod.cluster.local", "10-240-0-2.podns.pod.cluster.local");
+    let (known, unknown) = (
+        "10-240-0-1.podns.pod.cluster.local",
+        "10-240-0-2.podns.pod.cluster.local",
+    );
     let of = |name: &str, ip| format!("NOERROR {name} 5 A {ip}");
     for (mode, first, second) in [
-        (PodMode::Disabled, "NXDOMAIN  soa".to_owned(), "NXDOMAIN  soa".to_owned()),
-        (PodMode::Insecure, of(known, "10.240.0.1"), of(unknown, "10.240.0.2")),
-        (PodMode::Verified, of(known, "10.240.0.1"), "NXDOMAIN  soa".to_owned()),
+        (
+            PodMode::Disabled,
+            "NXDOMAIN  soa".to_owned(),
+            "NXDOMAIN  soa".to_owned(),
+        ),
+        (
+            PodMode::Insecure,
+            of(known, "10.240.0.1"),
+            of(unknown, "10.240.0.2"),
+        ),
+        (
+            PodMode::Verified,
+            of(known, "10.240.0.1"),
+            "NXDOMAIN  soa".to_owned(),
+        ),
     ] {
-        let pods = Config { pods: mode, ..config() };
+        let pods = Config {
+            pods: mode,
+            ..config()
+        };
         let server = server(pods, true);
         assert_eq!(told(&server, &format!("{known} A")), first, "{mode:?}");
         assert_eq!(told(&server, &format!("{unknown} A")), second, "{mode:?}");
@@ -316,10 +389,15 @@ fn missing_names_are_failures_until_all_is_read() {
         &server,
         &[
             (&format!("svc0.{ZONE} A"), "SERVFAIL  soa"),
-            (&format!("svc1.{ZONE} A"), &format!("NOERROR svc1.{ZONE} 5 A 10.0.0.1")),
+            (
+                &format!("svc1.{ZONE} A"),
+                &format!("NOERROR svc1.{ZONE} 5 A 10.0.0.1"),
+            ),
         ],
     );
-    let asked = server.ask_with(&format!("svc0.{ZONE} A"), Some(&[])).expect("a reply");
+    let asked = server
+        .ask_with(&format!("svc0.{ZONE} A"), Some(&[]))
+        .expect("a reply");
     let (code, content) = asked.options.first().expect("an EDE");
     assert_eq!((*code, content.get(..2)), (15, Some(&[0, 14][..])));
 }
@@ -345,18 +423,33 @@ fn options_narrow_what_exists() {
     let mut only = config();
     only.options.namespaces = Some(["podns".to_owned()].into());
     let server_only = server(only, true);
-    assert_eq!(told(&server_only, &format!("svc1.{ZONE} A")), "NXDOMAIN  soa");
-    assert_eq!(told(&server_only, "1.0.0.10.in-addr.arpa PTR"), "NXDOMAIN  soa");
+    assert_eq!(
+        told(&server_only, &format!("svc1.{ZONE} A")),
+        "NXDOMAIN  soa"
+    );
+    assert_eq!(
+        told(&server_only, "1.0.0.10.in-addr.arpa PTR"),
+        "NXDOMAIN  soa"
+    );
     let mut full = config();
     full.options.ignore_empty_service = true;
     let server_full = server(full, true);
-    assert_eq!(told(&server_full, &format!("empty.{ZONE} A")), "NXDOMAIN  soa");
-    assert_ne!(told(&server_full, &format!("svc1.{ZONE} A")), "NXDOMAIN  soa");
+    assert_eq!(
+        told(&server_full, &format!("empty.{ZONE} A")),
+        "NXDOMAIN  soa"
+    );
+    assert_ne!(
+        told(&server_full, &format!("svc1.{ZONE} A")),
+        "NXDOMAIN  soa"
+    );
     let mut pods = config();
     pods.options.endpoint_pod_names = true;
     let server_pods = server(pods, true);
     let named = told(&server_pods, &format!("pod-x.noports.{ZONE} A"));
-    assert_eq!(named, format!("NOERROR pod-x.noports.{ZONE} 5 A 172.0.0.20"));
+    assert_eq!(
+        named,
+        format!("NOERROR pod-x.noports.{ZONE} 5 A 172.0.0.20")
+    );
 }
 
 #[test]
@@ -406,23 +499,43 @@ fn refused(directive: &str) -> String {
         block: &mut settings,
         environment: &environment,
     });
-    made.err().map(|error| error.to_string()).unwrap_or_default()
+    made.err()
+        .map(|error| error.to_string())
+        .unwrap_or_default()
 }
 
 #[test]
 fn wrong_options_are_refused_with_what_to_do() {
     for (option, expected) in [
-        ("ttl 3601", "ttl must be a number from 0 to 3600, not `3601`"),
-        ("pods maybe", "wrong value for pods: expected disabled, insecure or verified, not `maybe`"),
+        (
+            "ttl 3601",
+            "ttl must be a number from 0 to 3600, not `3601`",
+        ),
+        (
+            "pods maybe",
+            "wrong value for pods: expected disabled, insecure or verified, not `maybe`",
+        ),
         ("resyncperiod 5m", "`resyncperiod` was removed from CoreDNS"),
         ("upstream", "`upstream` was removed from CoreDNS"),
-        ("transfer to *", "write `transfer { to … }` beside `kubernetes`"),
+        (
+            "transfer to *",
+            "write `transfer { to … }` beside `kubernetes`",
+        ),
         ("federation x", "`federation` was removed from CoreDNS"),
-        ("multicluster clusterset.local", "`multicluster` can't be had yet"),
-        ("nonsense", "unknown option `nonsense`; known are: apiserver_burst"),
+        (
+            "multicluster clusterset.local",
+            "`multicluster` can't be had yet",
+        ),
+        (
+            "nonsense",
+            "unknown option `nonsense`; known are: apiserver_burst",
+        ),
         ("ignore x", "expected `empty_service`, not `x`"),
         ("labels a=b=c", "unable to parse label selector"),
-        ("namespaces a\nnamespace_labels b", "namespaces and namespace_labels cannot both be set"),
+        (
+            "namespaces a\nnamespace_labels b",
+            "namespaces and namespace_labels cannot both be set",
+        ),
         ("zonal\nnoendpoints", "zonal requires the endpoint cache"),
     ] {
         let said = refused(&format!("kubernetes cluster.local {{\n{option}\n}}"));

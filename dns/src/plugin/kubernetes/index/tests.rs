@@ -25,7 +25,9 @@ fn addresses(index: &Index) -> Option<BTreeSet<u8>> {
     let found = index.service(KEY)?;
     let answers = found.slot()?.answers();
     let (wire, count) = answers.records(Rtype::A);
-    let records = wire.chunks(A_OCTETS).filter_map(|record| record.last().copied());
+    let records = wire
+        .chunks(A_OCTETS)
+        .filter_map(|record| record.last().copied());
     let octets: BTreeSet<u8> = records.collect();
     assert_eq!(octets.len(), count);
     Some(octets)
@@ -40,28 +42,46 @@ fn changes_one_by_one_lead_where_a_restart_leads() {
             index.change(&cluster.store, &change);
         }
     };
-    tell(&mut cluster, &|it| it.slice("web-a", "web", "h/tcp/80", "10.1.0.1 10.1.0.2"));
+    tell(&mut cluster, &|it| {
+        it.slice("web-a", "web", "h/tcp/80", "10.1.0.1 10.1.0.2")
+    });
     assert_eq!(addresses(&index), Some(BTreeSet::new()), "no Service yet");
     tell(&mut cluster, &|it| it.service("web", "None", "h/tcp/80"));
-    tell(&mut cluster, &|it| it.slice("web-b", "web", "h/tcp/80", "10.1.0.2 10.1.0.3"));
+    tell(&mut cluster, &|it| {
+        it.slice("web-b", "web", "h/tcp/80", "10.1.0.2 10.1.0.3")
+    });
     assert_eq!(addresses(&index), Some(BTreeSet::from([1, 2, 3])));
-    tell(&mut cluster, &|it| it.slice("web-a", "web", "h/tcp/80", "10.1.0.4 !10.1.0.1"));
+    tell(&mut cluster, &|it| {
+        it.slice("web-a", "web", "h/tcp/80", "10.1.0.4 !10.1.0.1")
+    });
     assert_eq!(addresses(&index), Some(BTreeSet::from([2, 3, 4])));
     for (last, known) in [(1, false), (2, true), (3, true), (4, true)] {
         assert_eq!(index.knows(IpAddr::from([10, 1, 0, last])), known, "{last}");
     }
-    tell(&mut cluster, &|it| it.remove(Kind::EndpointSlice, "default/web-b"));
-    tell(&mut cluster, &|it| it.service("web", "10.96.0.1", "h/tcp/80"));
+    tell(&mut cluster, &|it| {
+        it.remove(Kind::EndpointSlice, "default/web-b")
+    });
+    tell(&mut cluster, &|it| {
+        it.service("web", "10.96.0.1", "h/tcp/80")
+    });
     assert!(index.knows(IpAddr::from([10, 96, 0, 1])));
-    tell(&mut cluster, &|it| it.service("web", "10.96.0.2", "h/tcp/80"));
+    tell(&mut cluster, &|it| {
+        it.service("web", "10.96.0.2", "h/tcp/80")
+    });
     assert!(!index.knows(IpAddr::from([10, 96, 0, 1])));
     tell(&mut cluster, &|it| it.remove(Kind::Namespace, "default"));
     assert!(addresses(&index).is_none() && !index.has_namespace(b"default"));
-    tell(&mut cluster, &|it| it.put(Kind::Namespace, "{\"metadata\":{\"name\":\"default\"}}"));
+    tell(&mut cluster, &|it| {
+        it.put(Kind::Namespace, "{\"metadata\":{\"name\":\"default\"}}")
+    });
     tell(&mut cluster, &|it| it.remove(Kind::Service, "default/web"));
-    tell(&mut cluster, &|it| it.remove(Kind::EndpointSlice, "default/web-a"));
+    tell(&mut cluster, &|it| {
+        it.remove(Kind::EndpointSlice, "default/web-a")
+    });
     assert!(addresses(&index).is_none());
-    assert!(!index.knows(IpAddr::from([10, 1, 0, 4])) && !index.knows(IpAddr::from([10, 96, 0, 2])));
+    assert!(
+        !index.knows(IpAddr::from([10, 1, 0, 4])) && !index.knows(IpAddr::from([10, 96, 0, 2]))
+    );
 }
 
 #[test]
