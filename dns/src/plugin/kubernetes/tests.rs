@@ -106,7 +106,8 @@ fn server(config: Config, synced: bool) -> TestBlock {
 /// Code, then sections: `NOERROR a | b ; c` has the answers a and b and the additional c.
 fn told(server: &TestBlock, question: &str) -> String {
     let asked = server.ask(question).expect("a reply");
-    let sorted = |mut records: Vec<String>| {
+    let sorted = |records: Vec<String>| {
+        let mut records = plain(records);
         records.sort();
         records.join(" | ")
     };
@@ -120,6 +121,12 @@ fn told(server: &TestBlock, question: &str) -> String {
         }
     }
     text.replace(" IN", "").trim().to_owned()
+}
+
+/// Owners have a last dot as `domain` writes them, and other names none: without.
+fn plain(records: Vec<String>) -> Vec<String> {
+    let without = |record: String| record.replace(". ", " ");
+    records.into_iter().map(without).collect()
 }
 
 fn check(server: &TestBlock, cases: &[(&str, &str)]) {
@@ -268,7 +275,7 @@ fn case_is_kept_where_the_reference_keeps_it() {
     let asked = server
         .ask("SVC1.testns.svc.cLuStEr.LoCaL SRV")
         .expect("a reply");
-    let records = [asked.answer, asked.additional].concat().join(" ; ");
+    let records = plain([asked.answer, asked.additional].concat()).join(" ; ");
     let expected = "SVC1.testns.svc.cLuStEr.LoCaL 5 IN SRV 0 100 80 \
                     svc1.testns.svc.cLuStEr.LoCaL ; svc1.testns.svc.cLuStEr.LoCaL 5 IN A 10.0.0.1";
     assert_eq!(records, expected);
@@ -277,6 +284,7 @@ fn case_is_kept_where_the_reference_keeps_it() {
         .expect("a reply")
         .authority
         .join("");
+    let soa = plain(vec![soa]).concat();
     let soa = soa.split_whitespace().take(6).collect::<Vec<_>>().join(" ");
     assert_eq!(
         soa,
@@ -284,11 +292,11 @@ fn case_is_kept_where_the_reference_keeps_it() {
     );
     let apex = server.ask("cLuster.local NS").expect("a reply");
     assert_eq!(
-        apex.answer.join(""),
+        plain(apex.answer).join(""),
         "cLuster.local 5 IN NS ns.dns.cLuster.local"
     );
     assert_eq!(
-        apex.additional.join(""),
+        plain(apex.additional).join(""),
         "ns.dns.cLuster.local 5 IN A 192.0.2.1"
     );
 }
