@@ -4,6 +4,7 @@
 //! - [`wire`]: DNS messages in wire form: names, questions, replies, records.
 //! - [`plugin`]: one folder each: config, handler, metrics, README; and the chain they form.
 //! - [`server`]: sockets, and the way of a query from one through a chain and back.
+//! - [`lines`]: the query log and errors, on standard output.
 //! - [`feed`]: the cluster's objects, followed once for all that answer from them.
 
 pub mod agent;
@@ -11,6 +12,7 @@ pub mod corefile;
 pub mod feed;
 pub mod flags;
 pub mod http;
+pub mod lines;
 pub mod logging;
 pub mod metrics;
 pub mod plugin;

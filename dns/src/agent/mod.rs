@@ -21,7 +21,7 @@ use self::stop::Stop;
 use crate::corefile::ConfigError;
 use crate::flags::Flags;
 
-/// Why the server could not start.
+/// Why the server could not start, or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The Corefile can't be used.
@@ -41,6 +41,9 @@ pub enum StartError {
     /// Signals can't be waited for.
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
+    /// A plugin has found something that must not go on: a forwarding loop.
+    #[error("{0}")]
+    Fatal(String),
 }
 
 impl StartError {
@@ -83,8 +86,10 @@ pub async fn run(flags: &Flags) -> Result<End, StartError> {
     if !flags.quiet {
         print!("{}", banner(service.served()));
     }
+    let fatal = service.fatal();
     loop {
         let order = tokio::select! {
+            reason = fatal.reason() => return Err(StartError::Fatal(reason.to_owned())),
             order = signals.next() => order,
             () = service.next_look() => Order::Look,
         };

@@ -12,7 +12,7 @@ use crate::flags::Flags;
 use crate::http::Endpoints;
 use crate::logging;
 use crate::metrics::count::RELOADS_FAILED;
-use crate::plugin::{Environment, reload};
+use crate::plugin::{Environment, Fatal, reload};
 use crate::server::{Configuration, Listeners};
 
 /// How long the old configuration lives on for the queries it has begun; longer than any
@@ -93,6 +93,11 @@ impl Service {
         &self.generation.configuration.banner
     }
 
+    /// The way of plugins to end the process.
+    pub(super) fn fatal(&self) -> Fatal {
+        self.generation.environment.fatal.clone()
+    }
+
     /// Sleeps until it is time to look at the Corefile; for ever without `reload`.
     pub(super) async fn next_look(&self) {
         match self.next_look {
@@ -155,6 +160,7 @@ impl Service {
             kubeconfig: old.kubeconfig.clone(),
             dns_port: old.dns_port,
             folder: old.folder.clone(),
+            fatal: old.fatal.clone(),
             process: std::sync::Mutex::default(),
             carried: old.carried.pass_on(),
         };

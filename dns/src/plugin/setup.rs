@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Plugin, ProcessSettings};
+use super::{Fatal, Plugin, ProcessSettings};
 use crate::corefile::{ConfigError, Line};
 use crate::server::StreamTimeouts;
 
@@ -62,6 +62,8 @@ pub struct Environment {
     pub process: Mutex<ProcessSettings>,
     /// What lives on over a reload.
     pub carried: Carried,
+    /// For what must end the process.
+    pub fatal: Fatal,
 }
 
 /// Things that a reload keeps: a plugin of the new configuration finds what its like of the
