@@ -84,6 +84,11 @@ impl Families {
     }
 }
 
+/// Makes the metrics known.
+pub(super) fn register() {
+    let _known = Families::get();
+}
+
 /// Counts requests to API servers.
 pub(super) fn request_observer() -> Option<RequestObserver> {
     let families = Families::get()?;

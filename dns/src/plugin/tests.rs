@@ -76,3 +76,14 @@ async fn documentation_lists_every_metric() {
         "docs/dns-metrics.md is out of date: run this test with SWITCHYARD_WRITE_DOCS=1"
     );
 }
+
+#[test]
+fn the_page_for_operators_names_every_plugin() {
+    let path = Path::new(MANIFEST_DIR).join("../docs/dns.md");
+    let page = fs::read_to_string(path).unwrap();
+    for entry in registry::ENTRIES {
+        let row = format!("| [{}](../dns/src/plugin/", entry.name);
+        let is_ours = matches!(entry.support, registry::Support::Ours(_));
+        assert!(!is_ours || page.contains(&row), "{row} is not in docs/dns.md");
+    }
+}

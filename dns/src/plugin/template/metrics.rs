@@ -43,6 +43,13 @@ static RECORD_FAILURES: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
     family("coredns_template_rr_failures_total", help, &PART)
 });
 
+/// Makes the metrics known.
+pub(super) fn register() {
+    for family in [&MATCHES, &TEMPLATE_FAILURES, &RECORD_FAILURES] {
+        LazyLock::force(family);
+    }
+}
+
 impl Labels<'_> {
     /// Numbers without a name have no label of their own, so that clients cannot make any.
     fn question(&self) -> [&str; 5] {
