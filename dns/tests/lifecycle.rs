@@ -1,6 +1,8 @@
 //! The life of the process, seen from outside: start, reload, stop, and what it says when
 //! it can't.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
@@ -188,7 +190,7 @@ fn a_reload_loses_no_query_and_a_bad_one_changes_nothing() {
                 let mut answered = 0_u32;
                 while !stop.load(Ordering::Relaxed) {
                     socket.send(QUERY).unwrap();
-                    socket.recv(&mut [0; 512]).expect("a query was lost");
+                    socket.recv(&mut [0; 512]).unwrap();
                     answered += 1;
                 }
                 answered
