@@ -19,7 +19,9 @@ const PART: [&str; 7] = [
 
 fn family(name: &str, help: &str, labels: &[&str]) -> Option<IntCounterVec> {
     let family = IntCounterVec::new(Opts::new(name, help), labels).ok()?;
-    prometheus::register(Box::new(family.clone())).ok()?;
+    crate::metrics::registry()
+        .register(Box::new(family.clone()))
+        .ok()?;
     Some(family)
 }
 
@@ -40,6 +42,13 @@ static RECORD_FAILURES: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
     let help = "Outputs of templates that are no records.";
     family("coredns_template_rr_failures_total", help, &PART)
 });
+
+/// Makes the metrics known.
+pub(super) fn register() {
+    for family in [&MATCHES, &TEMPLATE_FAILURES, &RECORD_FAILURES] {
+        LazyLock::force(family);
+    }
+}
 
 impl Labels<'_> {
     /// Numbers without a name have no label of their own, so that clients cannot make any.
