@@ -22,6 +22,7 @@ mod readmes;
 mod record_text;
 pub mod registry;
 mod reverse;
+mod rewrite;
 mod setup;
 mod template;
 #[cfg(test)]

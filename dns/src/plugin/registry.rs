@@ -74,6 +74,7 @@ pub const ENTRIES: &[Entry] = &[
     left_out("dnstap", "no dnstap messages are sent"),
     ours("any", super::any::setup),
     refused("tsig", "requests would not be authenticated"),
+    ours("rewrite", super::rewrite::setup),
     refused("dnssec", "answers would not be signed"),
     ours("template", super::template::setup),
     ours("transfer", super::transfer::setup),
