@@ -37,6 +37,7 @@ mod record_text;
 pub mod registry;
 pub mod reload;
 mod reverse;
+mod rewrite;
 pub mod root;
 mod setup;
 mod template;
