@@ -774,6 +774,85 @@ fn metrics_count_each_query_once() -> Result<()> {
     Ok(())
 }
 
+/// Resident memory in bytes.
+fn resident(server: &DnsServer) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = line
+        .and_then(|line| line.trim().strip_suffix(" kB"))
+        .context("no VmRSS")?
+        .parse()?;
+    Ok(kib * 1024)
+}
+
+/// More than it can answer, about names that an upstream never answers for: what waits is
+/// bounded, names of the cluster are answered meanwhile, and all is well again at once.
+#[test]
+fn a_flood_costs_neither_memory_nor_cluster_names() -> Result<()> {
+    const FLOOD: Duration = Duration::from_secs(4);
+    const GROWTH_LIMIT_BYTES: u64 = 96 << 20;
+    // Bound and never read: a silent upstream.
+    let never = UdpSocket::bind(("127.0.0.1", 0))?;
+    let corefile = COREFILE.replace(
+        "    loadbalance\n",
+        &format!(
+            "    loadbalance\n    forward . {} {{\n        max_concurrent 1000\n    }}\n",
+            never.local_addr()?
+        ),
+    );
+    let server = DnsServer::start(Setup::new(&corefile).with_objects(&objects()))?;
+    let client = server.client();
+    ensure!(address_of(&client, "svc1")? == "10.96.0.1");
+    let before = resident(&server)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let flooding = {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || -> Result<usize> {
+            let socket = client.socket()?;
+            socket.set_nonblocking(true)?;
+            let mut sent = 0;
+            let mut buffer = [0; 512];
+            while !stop.load(Ordering::Relaxed) {
+                let query = Query::new(&format!("n{sent}.example.org."), "A")?.encode()?;
+                sent += usize::from(socket.send(&query).is_ok());
+                while socket.recv(&mut buffer).is_ok() {}
+            }
+            Ok(sent)
+        })
+    };
+    let began = Instant::now();
+    let (mut most, mut answered, mut lost) = (before, 0, 0);
+    let patient = client.with_patience(Duration::from_secs(1));
+    while began.elapsed() < FLOOD {
+        match patient.ask(NAME, "A") {
+            Ok(reply) if reply.data("A") == ["10.96.0.1"] => answered += 1,
+            _ => lost += 1,
+        }
+        most = most.max(resident(&server)?);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    stop.store(true, Ordering::Relaxed);
+    let sent = flooding
+        .join()
+        .map_err(|_| anyhow::anyhow!("the flood panicked"))??;
+    println!(
+        "{sent} sent, {answered} answered, {lost} lost, {} MB more",
+        (most - before) >> 20
+    );
+    ensure!(sent > 10_000, "that was no flood: {sent}");
+    ensure!(
+        most - before < GROWTH_LIMIT_BYTES,
+        "{} bytes more",
+        most - before
+    );
+    ensure!(answered > lost, "{answered} answered, {lost} lost");
+    // Whatever still waits for the upstream waits alone.
+    for _ in 0..50 {
+        ensure!(address_of(&client, "svc1")? == "10.96.0.1");
+    }
+    Ok(())
+}
+
 mod tls {
     use std::io::{Read, Write};
     use std::net::TcpStream;

@@ -24,9 +24,10 @@ impl Batch {
         let new = match &change {
             Change::Service(name) => self.services.insert(name.clone()),
             Change::Endpoints { service, .. } => self.endpoints.insert(service.clone()),
-            // Each says what was before it.
-            Change::Pod { .. } => true,
-            Change::Namespace(_) | Change::Node(_) | Change::ServiceCidrs => true,
+            // Each of a pod says what was before it; the others are rare.
+            Change::Pod { .. } | Change::Namespace(_) | Change::Node(_) | Change::ServiceCidrs => {
+                true
+            }
         };
         if new {
             self.changes.push(change);

@@ -17,7 +17,7 @@ pub use name::{LABEL_OCTETS_MAX, NAME_OCTETS_MAX, Name, NameError};
 pub use numbers::{Class, Opcode, Rcode, Rtype};
 pub use question::Question;
 pub use record::{Record, Records};
-pub use reply::{EdeCode, Reply, Section};
+pub use reply::{EdeCode, Kind, Reply, Section, Shuffled};
 pub use request::{Edns, HEADER_OCTETS, Intake, Request, Transport};
 
 /// Something in a message that is not as RFC 1035 lays it down.

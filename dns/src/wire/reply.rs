@@ -1,3 +1,9 @@
+mod kind;
+mod shuffle;
+
+pub use kind::Kind;
+pub use shuffle::Shuffled;
+
 use super::compress::Compressor;
 use super::record::layout;
 use super::walk::{Place, record_at, skip_name};

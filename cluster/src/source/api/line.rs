@@ -36,7 +36,15 @@ const TCP_PROBES: u32 = 3;
 pub const TCP_DEAD_AFTER: Duration = Duration::from_secs(45);
 
 /// Carries requests to the API server, with who we are added to each.
-pub(super) type Line = BoxCloneService<Request<Body>, Response<Incoming>, BoxError>;
+pub(super) type Carrier = BoxCloneService<Request<Body>, Response<Incoming>, BoxError>;
+
+/// A way to the API server.
+#[derive(Clone)]
+pub(super) struct Line {
+    pub(super) carrier: Carrier,
+    /// Host and port of the server.
+    pub(super) host: Arc<str>,
+}
 
 /// Reads what leads to the API server and prepares connections; connects to nothing yet.
 pub(super) async fn open(access: &Access, timing: &Timing) -> Result<Line, SourceError> {
@@ -97,7 +105,7 @@ async fn config(access: &Access) -> Result<Config, String> {
         let Some(files) = &access.tls else {
             return Ok(Config::new(server_url(master, false)?));
         };
-        let (kubeconfig, chosen) = of_files(server_url(master, true)?, files);
+        let (kubeconfig, chosen) = of_files(&server_url(master, true)?, files);
         let config = Config::from_custom_kubeconfig(kubeconfig, &chosen).await;
         return config.map_err(|error| whole_chain(&error));
     }
@@ -105,7 +113,7 @@ async fn config(access: &Access) -> Result<Config, String> {
 }
 
 /// What a kubeconfig with just these would say.
-fn of_files(url: Uri, files: &TlsFiles) -> (Kubeconfig, KubeConfigOptions) {
+fn of_files(url: &Uri, files: &TlsFiles) -> (Kubeconfig, KubeConfigOptions) {
     const NAME: &str = "given";
     let path = |path: &Path| Some(path.display().to_string());
     let cluster = Cluster {
@@ -202,5 +210,9 @@ fn build(
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(client);
-    Ok(BoxCloneService::new(line))
+    let host = config.cluster_url.authority().map_or("", |at| at.as_str());
+    Ok(Line {
+        host: host.into(),
+        carrier: BoxCloneService::new(line),
+    })
 }
