@@ -53,6 +53,7 @@ const BACK_END: &str = "this source of answers is not built in";
 /// Every directive in the reference's order (`core/dnsserver/zdirectives.go`): settings
 /// first, then whoever wraps answers, then whoever answers.
 pub const ENTRIES: &[Entry] = &[
+    ours("root", super::root::setup),
     left_out(
         "metadata",
         "no plugin of ours publishes metadata; `{/…}` in logs stays empty",
@@ -67,12 +68,19 @@ pub const ENTRIES: &[Entry] = &[
     left_out("grpc_server", TRANSPORT),
     left_out("https", TRANSPORT),
     left_out("https3", TRANSPORT),
+    ours("timeouts", super::timeouts::setup),
     left_out("multisocket", "there is always a socket for each CPU"),
+    ours("reload", super::reload::setup),
+    ours("bind", super::bind::setup),
+    ours("debug", super::debug::setup),
     left_out("trace", "no traces are sent"),
+    ours("ready", super::ready::setup),
+    ours("health", super::health::setup),
     left_out("pprof", "there are no profiles to fetch"),
     left_out("shed", "queries over the limit are always shed"),
     ours("errors", super::errors::setup),
     ours("log", super::log::setup),
+    ours("prometheus", super::prometheus::setup),
     left_out("dnstap", "no dnstap messages are sent"),
     ours("any", super::any::setup),
     ours("loadbalance", super::loadbalance::setup),
@@ -81,6 +89,7 @@ pub const ENTRIES: &[Entry] = &[
     ours("template", super::template::setup),
     ours("transfer", super::transfer::setup),
     ours("hosts", super::hosts::setup),
+    ours("tls", super::tls::setup),
     refused("route53", BACK_END),
     refused("azure", BACK_END),
     refused("clouddns", BACK_END),

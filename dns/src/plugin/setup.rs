@@ -1,11 +1,10 @@
 use std::any::Any;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use super::{Fatal, Plugin};
+use super::{Fatal, Plugin, ProcessSettings};
 use crate::corefile::{ConfigError, Line};
 use crate::server::StreamTimeouts;
 
@@ -46,19 +45,6 @@ pub struct BlockSettings {
     pub debug: bool,
     /// Its queries are counted (`prometheus`).
     pub metrics: bool,
-}
-
-/// What server blocks ask of the process as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProcessSettings {
-    /// `health`: where, and how long to go on answering after the order to stop.
-    pub health: Option<(SocketAddr, Duration)>,
-    /// `ready`: where, and whether a plugin that was ready once is asked again.
-    pub ready: Option<(SocketAddr, bool)>,
-    /// `prometheus`: where.
-    pub metrics: Vec<SocketAddr>,
-    /// `reload`: how often the file is looked at, and up to how much later.
-    pub reload: Option<(Duration, Duration)>,
 }
 
 /// The server as set-up functions see it.

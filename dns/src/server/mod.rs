@@ -8,6 +8,7 @@ mod stream;
 mod udp;
 
 pub use configuration::Configuration;
+pub(crate) use configuration::everywhere;
 pub use guard::panics;
 pub use listeners::{ListenAddress, ListenError, Listeners, Plan};
 pub use routes::{Route, Routes};
