@@ -3,12 +3,10 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
 
-use super::super::metrics::registry;
 use super::question::Ignored;
+use crate::metrics::{MetricRegistry, registry};
 
 /// The value of the label `proxy_name`.
 const PROXY_NAME: &str = "forward";
@@ -87,7 +85,7 @@ impl Families {
         })
     }
 
-    fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+    fn register(&self, registry: &MetricRegistry) -> Result<(), prometheus::Error> {
         registry.register(Box::new(self.duration.clone()))?;
         registry.register(Box::new(self.healthcheck_failures.clone()))?;
         registry.register(Box::new(self.cache_hits.clone()))?;
