@@ -32,19 +32,19 @@ const NAMES: [&str; 7] = [
 const BIG_RECORDS: usize = 20;
 
 /// A server process with a directory of its own. Killed when dropped.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     command: Arc<dyn Fn() -> Command>,
     dir: tempfile::TempDir,
     /// Plain DNS.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// DNS over TLS, where it speaks it.
-    pub tls: SocketAddr,
+    pub(crate) tls: SocketAddr,
 }
 
 impl Daemon {
     /// unbound without recursion; also over TLS, as `dns.upstream.test`.
-    pub fn unbound() -> Result<Self> {
+    pub(crate) fn unbound() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let ports = Ports::free()?;
         write_certificates(dir.path())?;
@@ -58,7 +58,7 @@ impl Daemon {
     }
 
     /// dnsmasq without upstreams of its own.
-    pub fn dnsmasq() -> Result<Self> {
+    pub(crate) fn dnsmasq() -> Result<Self> {
         let ports = Ports::free()?;
         Self::start(tempfile::tempdir()?, ports, move || {
             let mut command = Command::new("dnsmasq");
@@ -109,22 +109,22 @@ impl Daemon {
     }
 
     /// Asks it directly.
-    pub const fn client(&self) -> Client {
+    pub(crate) const fn client(&self) -> Client {
         Client::new(self.address)
     }
 
     /// The file with the authority of its certificate.
-    pub fn authority(&self) -> PathBuf {
+    pub(crate) fn authority(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
-    pub fn stop(&mut self) -> Result<()> {
+    pub(crate) fn stop(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    pub fn start_again(&mut self) -> Result<()> {
+    pub(crate) fn start_again(&mut self) -> Result<()> {
         self.child = quiet((self.command)(), self.dir.path())?;
         self.wait_up()
     }
@@ -193,20 +193,22 @@ fn write_certificates(dir: &Path) -> Result<()> {
 
 /// A UDP server that sends, for each query, the messages that a function makes of it and of its
 /// number, from 1.
-pub struct Odd {
-    pub address: SocketAddr,
+pub(crate) struct Odd {
+    pub(crate) address: SocketAddr,
     asked: Arc<AtomicUsize>,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Odd {
-    pub fn start(answer: impl Fn(&[u8], usize) -> Vec<Vec<u8>> + Send + 'static) -> Result<Self> {
+    pub(crate) fn start(
+        answer: impl Fn(&[u8], usize) -> Vec<Vec<u8>> + Send + 'static,
+    ) -> Result<Self> {
         Self::start_delayed(Duration::ZERO, answer)
     }
 
     /// One that answers rightly, each query after this time.
-    pub fn slow(delay: Duration) -> Result<Self> {
+    pub(crate) fn slow(delay: Duration) -> Result<Self> {
         Self::start_delayed(delay, |query, _| vec![reply_to(query, 9)])
     }
 
@@ -247,12 +249,12 @@ impl Odd {
         })
     }
 
-    pub fn silent() -> Result<Self> {
+    pub(crate) fn silent() -> Result<Self> {
         Self::start(|_, _| Vec::new())
     }
 
     /// How many queries came.
-    pub fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
 }
@@ -267,7 +269,7 @@ impl Drop for Odd {
 }
 
 /// A right reply to `query` with one A record, 192.0.2.`last`.
-pub fn reply_to(query: &[u8], last: u8) -> Vec<u8> {
+pub(crate) fn reply_to(query: &[u8], last: u8) -> Vec<u8> {
     let mut end = 12;
     while query[end] != 0 {
         end += usize::from(query[end]) + 1;
