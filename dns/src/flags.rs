@@ -14,10 +14,6 @@ use clap::{ArgAction, Parser};
     disable_version_flag = true,
     disable_help_subcommand = true
 )]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a flag of the reference, and clap reads them as bools"
-)]
 pub struct Flags {
     /// Corefile to load, or `stdin`; default: the file Corefile in the working directory
     #[arg(long, value_name = "FILE")]

@@ -91,6 +91,7 @@ fn options(kubeconfig: &Kubeconfig, first_list: FirstList) -> Options {
         keep: Keep::ALL,
         first_list,
         timing: timing(),
+        observer: None,
     }
 }
 
@@ -1093,6 +1094,7 @@ async fn bad_access_is_an_error_at_once_that_says_what_is_wrong() {
             keep: Keep::FOR_PROXY,
             first_list: FirstList::Streamed,
             timing: timing(),
+            observer: None,
         };
         let error = validate(&options).await.unwrap_err().to_string();
         assert!(

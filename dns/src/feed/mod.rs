@@ -16,6 +16,7 @@
 
 mod batch;
 mod follower;
+mod metrics;
 mod registry;
 mod runner;
 mod spec;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::batch::Batch;
 use super::follower::Slot;
+use super::metrics::FeedMetrics;
 use super::{FeedSpec, Shared};
 
 /// A source that had to stop (its folder is gone, its credentials can't be read) begins
@@ -26,6 +27,8 @@ pub(super) async fn run(spec: FeedSpec, shared: Arc<Shared>) {
         store: Store::new(&spec.kinds()),
         followers: Vec::new(),
         journal: Journal::default(),
+        metrics: FeedMetrics::new(),
+        kinds: spec.kinds(),
         batch: Batch::default(),
         began: Instant::now(),
         shared,
@@ -49,6 +52,8 @@ struct Runner {
     store: Store,
     followers: Vec<Slot>,
     journal: Journal,
+    metrics: FeedMetrics,
+    kinds: Vec<Kind>,
     batch: Batch,
     began: Instant,
 }
@@ -124,10 +129,12 @@ impl Runner {
         self.batch.clear();
         for update in updates.drain(..) {
             self.journal.tell(&update);
+            self.metrics.tell(&update);
             let batch = &mut self.batch;
             self.store.apply(update, &mut |change| batch.add(change));
         }
         if !self.batch.changes().is_empty() {
+            self.metrics.count(&self.kinds, &self.store);
             for slot in &mut self.followers {
                 slot.tell(&self.store, self.batch.changes());
             }

@@ -9,6 +9,8 @@ use switchyard_cluster::source::{DnsNeeds, Selection, SourceError, manifests};
 use switchyard_cluster::update::Update;
 use tokio::sync::mpsc::Sender;
 
+use super::metrics;
+
 /// Which cluster, how to reach it, and what of it. Two plugins with the same spec share a
 /// feed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +76,7 @@ impl FeedSpec {
             keep: self.needs.keep(),
             first_list: api::FirstList::default(),
             timing: api::Timing::default(),
+            observer: metrics::request_observer(),
         }
     }
 }

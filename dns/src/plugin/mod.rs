@@ -22,6 +22,7 @@ pub mod file;
 pub mod forward;
 pub mod health;
 mod hosts;
+pub mod kubernetes;
 pub mod loadbalance;
 pub mod log;
 mod loop_probe;

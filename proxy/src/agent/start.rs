@@ -310,6 +310,7 @@ pub(crate) async fn start_source(
                 keep: Keep::FOR_PROXY,
                 first_list: source::api::FirstList::default(),
                 timing: source::api::Timing::default(),
+                observer: None,
             };
             source::api::validate(&options).await?;
             Ok(tokio::spawn(async move {

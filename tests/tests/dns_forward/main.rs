@@ -250,6 +250,33 @@ fn lies_are_ignored_and_the_right_reply_behind_them_is_taken() -> Result<()> {
 }
 
 #[test]
+fn requests_are_counted_by_upstream_and_code() -> Result<()> {
+    let good = Odd::start(|query, _| vec![reply_to(query, 9)])?;
+    let server = forwarding(&format!(
+        "prometheus 127.0.0.1:$METRICS\nforward . {}",
+        good.address
+    ))?;
+    for _ in 0..20 {
+        server.client().ask("www.slow.test.", "A")?;
+    }
+    let to = format!("to=\"{}\"", good.address);
+    let sum = |name: &str, label: &str| server.metric_sum(name, &[&to, label]);
+    let answered = sum(
+        "coredns_proxy_request_duration_seconds_count",
+        "rcode=\"NOERROR\"",
+    )?;
+    let hits = sum("coredns_proxy_conn_cache_hits_total", "proto=\"udp\"")?;
+    let misses = sum("coredns_proxy_conn_cache_misses_total", "proto=\"udp\"")?;
+    ensure!(answered.total_cmp(&20.0).is_eq(), "{answered} answered");
+    ensure!(
+        (hits + misses).total_cmp(&20.0).is_eq(),
+        "{hits} hits, {misses} misses"
+    );
+    ensure!((1.0..=8.0).contains(&misses), "{misses} sockets opened");
+    Ok(())
+}
+
+#[test]
 fn hundreds_of_queries_wait_for_a_slow_upstream_at_once() -> Result<()> {
     const QUERIES: usize = 300;
     let slow = Odd::slow(Duration::from_millis(400))?;

@@ -36,7 +36,15 @@ const TCP_PROBES: u32 = 3;
 pub const TCP_DEAD_AFTER: Duration = Duration::from_secs(45);
 
 /// Carries requests to the API server, with who we are added to each.
-pub(super) type Line = BoxCloneService<Request<Body>, Response<Incoming>, BoxError>;
+pub(super) type Carrier = BoxCloneService<Request<Body>, Response<Incoming>, BoxError>;
+
+/// A way to the API server.
+#[derive(Clone)]
+pub(super) struct Line {
+    pub(super) carrier: Carrier,
+    /// Host and port of the server.
+    pub(super) host: Arc<str>,
+}
 
 /// Reads what leads to the API server and prepares connections; connects to nothing yet.
 pub(super) async fn open(access: &Access, timing: &Timing) -> Result<Line, SourceError> {
@@ -202,5 +210,9 @@ fn build(
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(client);
-    Ok(BoxCloneService::new(line))
+    let host = config.cluster_url.authority().map_or("", |at| at.as_str());
+    Ok(Line {
+        host: host.into(),
+        carrier: BoxCloneService::new(line),
+    })
 }

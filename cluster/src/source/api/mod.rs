@@ -15,6 +15,7 @@
 mod complaints;
 mod follow;
 mod line;
+mod observer;
 mod reason;
 mod token;
 mod transport;
@@ -40,6 +41,7 @@ use crate::object::Kind;
 use crate::update::Update;
 
 pub use self::line::TCP_DEAD_AFTER;
+pub use self::observer::{RequestDone, RequestObserver};
 
 /// What to follow, and how.
 #[derive(Clone, Debug)]
@@ -54,6 +56,8 @@ pub struct Options {
     pub first_list: FirstList,
     /// Time limits and pauses.
     pub timing: Timing,
+    /// Who counts requests, if anybody.
+    pub observer: Option<RequestObserver>,
 }
 
 /// The way to the API server. With neither kubeconfig nor URL: the service account of the
@@ -155,7 +159,7 @@ impl Default for Timing {
 /// # Errors
 /// If they can't be read or make no sense.
 pub async fn validate(options: &Options) -> Result<(), SourceError> {
-    Server::open(&options.access, &options.timing).await?;
+    Server::open(options).await?;
     Ok(())
 }
 
@@ -164,7 +168,7 @@ pub async fn validate(options: &Options) -> Result<(), SourceError> {
 /// # Errors
 /// As [`validate`]; or because the receiver is gone. Never because of what the server does.
 pub async fn run(options: Options, sender: Sender<Update>) -> Result<Infallible, SourceError> {
-    let server = Server::open(&options.access, &options.timing).await?;
+    let server = Server::open(&options).await?;
     let mut followers: Vec<BoxFuture<'_, SourceError>> = Vec::new();
     for selection in &options.selections {
         let (server, options, sender) = (&server, &options, &sender);

@@ -4,11 +4,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{Gauge, GaugeVec, IntGaugeVec, Opts};
 
+use crate::metrics::registry;
+
 static ENTRIES: LazyLock<Option<IntGaugeVec>> = LazyLock::new(|| {
     let help = "Records known from the hosts file and the Corefile.";
     let entries =
         IntGaugeVec::new(Opts::new("coredns_hosts_entries", help), &["hostsfile"]).ok()?;
-    prometheus::register(Box::new(entries.clone())).ok()?;
+    registry().register(Box::new(entries.clone())).ok()?;
     Some(entries)
 });
 
@@ -16,7 +18,7 @@ static RELOADED: LazyLock<Option<Gauge>> = LazyLock::new(|| {
     let help = "When the hosts file that was read last was changed, in Unix seconds.";
     let reloaded = Opts::new("coredns_hosts_reload_timestamp_seconds", help);
     let reloaded = GaugeVec::new(reloaded, &[]).ok()?;
-    prometheus::register(Box::new(reloaded.clone())).ok()?;
+    registry().register(Box::new(reloaded.clone())).ok()?;
     reloaded.get_metric_with_label_values::<&str>(&[]).ok()
 });
 
