@@ -78,7 +78,7 @@ impl Families {
             Box::new(self.problems.clone()),
         ];
         for collector in collectors {
-            prometheus::default_registry().register(collector)?;
+            crate::metrics::registry().register(collector)?;
         }
         Ok(())
     }
