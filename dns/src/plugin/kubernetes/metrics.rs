@@ -40,5 +40,7 @@ pub(super) fn programmed(store: &Store, service: &ObjectName, trigger_unix_ns: i
     };
     let trigger = std::time::Duration::from_nanos(u64::try_from(trigger_unix_ns).unwrap_or(0));
     let took = now.saturating_sub(trigger);
-    histogram.with_label_values(&[kind]).observe(took.as_secs_f64());
+    histogram
+        .with_label_values(&[kind])
+        .observe(took.as_secs_f64());
 }

@@ -80,7 +80,10 @@ impl Kubernetes {
 /// With file and line of what is wrong.
 pub(super) fn setup(setup: &mut Setup<'_>) -> Result<Vec<Arc<dyn Plugin>>, ConfigError> {
     let config = Config::new(setup)?;
-    let feeds = setup.environment.carried.keep("cluster feeds", Feeds::default);
+    let feeds = setup
+        .environment
+        .carried
+        .keep("cluster feeds", Feeds::default);
     // A reload that changes nothing of this keeps what there is.
     let key = format!("kubernetes: {:?}, {:?}", config.feed, config.options);
     let source = setup

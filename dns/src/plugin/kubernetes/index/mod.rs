@@ -371,7 +371,9 @@ impl Index {
         let (own_added, own_gone) = (without(ours, theirs), without(theirs, ours));
         let (before, after) = (old.endpoints.addresses(), new.endpoints.addresses());
         let sorted_without = |these: &[IpAddr], those: &[IpAddr]| -> Vec<IpAddr> {
-            let gone = these.iter().filter(|address| those.binary_search(address).is_err());
+            let gone = these
+                .iter()
+                .filter(|address| those.binary_search(address).is_err());
             gone.copied().collect()
         };
         self.add_addresses(slot, &own_added, &sorted_without(&after, &before));

@@ -35,7 +35,9 @@ impl Key for Ipv6Addr {
         let octets = u128::from(self).to_be_bytes();
         let mut folded = 0;
         for half in octets.chunks_exact(8) {
-            let half = half.iter().fold(0, |sum, octet| sum << 8 | u64::from(*octet));
+            let half = half
+                .iter()
+                .fold(0, |sum, octet| sum << 8 | u64::from(*octet));
             folded = (folded ^ half).wrapping_mul(SPREAD);
         }
         folded
