@@ -125,7 +125,7 @@ fn told(server: &TestBlock, question: &str) -> String {
 
 /// Owners have a last dot as `domain` writes them, and other names none: without.
 fn plain(records: Vec<String>) -> Vec<String> {
-    let without = |record: String| record.replace(". ", " ");
+    let without = |record: String| record.replace(". ", " ").trim_end_matches('.').to_owned();
     records.into_iter().map(without).collect()
 }
 
