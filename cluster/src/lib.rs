@@ -3,6 +3,7 @@
 //! - [`object`]: the objects, cut down to the fields we use.
 //! - [`decode`]: from the API's JSON to those.
 //! - [`source`]: where they come from: the API server, or a directory of manifests.
+//! - [`journal`]: what an operator should hear of that.
 //! - [`update`]: what a source says, one step at a time.
 //! - [`store`]: the last known state, and which Services an update made dirty.
 //!
@@ -12,6 +13,7 @@
 
 pub mod decode;
 pub mod interner;
+pub mod journal;
 pub mod object;
 pub mod source;
 pub mod store;

@@ -7,9 +7,14 @@
 //! - [`lines`]: the query log and errors, on standard output.
 //! - [`feed`]: the cluster's objects, followed once for all that answer from them.
 
+pub mod agent;
 pub mod corefile;
 pub mod feed;
+pub mod flags;
+pub mod http;
 pub mod lines;
+pub mod logging;
+pub mod metrics;
 pub mod plugin;
 pub mod server;
 pub mod wire;

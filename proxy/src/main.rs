@@ -25,7 +25,17 @@ struct Explain {
     packets: Vec<String>,
 }
 
+/// A half-dead agent is worse than a restarted one; the rules stay in the kernel.
+fn abort_on_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        std::process::abort();
+    }));
+}
+
 fn main() -> ExitCode {
+    abort_on_panic();
     let mut arguments: Vec<_> = std::env::args_os().collect();
     let command = arguments.get(1).and_then(|first| first.to_str());
     match command {

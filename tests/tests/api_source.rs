@@ -85,12 +85,13 @@ fn options(kubeconfig: &Kubeconfig, first_list: FirstList) -> Options {
     Options {
         access: Access {
             kubeconfig: Some(kubeconfig.path()),
-            master: None,
+            ..Access::default()
         },
         selections: Selection::for_proxy("node1"),
         keep: Keep::ALL,
         first_list,
         timing: timing(),
+        observer: None,
     }
 }
 
@@ -862,8 +863,8 @@ async fn plain_http_works_with_master_alone() {
     let (server, kubeconfig) = with_services(&["a"], settings).await;
     let mut options = options(&kubeconfig, FirstList::Streamed);
     options.access = Access {
-        kubeconfig: None,
         master: Some(server.address().to_string()),
+        ..Access::default()
     };
     let following = Following::synced(options).await;
     assert_eq!(following.names(), ["a"]);
@@ -1087,15 +1088,17 @@ async fn bad_access_is_an_error_at_once_that_says_what_is_wrong() {
             access: Access {
                 kubeconfig: Some(path.clone()),
                 master: master.map(str::to_owned),
+                ..Access::default()
             },
             selections: Selection::for_proxy("node1"),
             keep: Keep::FOR_PROXY,
             first_list: FirstList::Streamed,
             timing: timing(),
+            observer: None,
         };
         let error = validate(&options).await.unwrap_err().to_string();
         assert!(
-            error.starts_with(&format!("--kubeconfig {}: ", path.display())),
+            error.starts_with(&format!("kubeconfig {}: ", path.display())),
             "{error}"
         );
         assert!(error.contains(said), "{said}: {error}");

@@ -3,6 +3,11 @@
 //!
 //! `SWITCHYARD_SEED=<number>` repeats the run whose seed a failure names.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in tests, but not in what tests share"
+)]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -48,8 +48,12 @@ pub(crate) fn for_bench() -> Result<()> {
 
 fn install(programs: &[&Program]) -> Result<()> {
     let mut lacking = install_packages(programs);
-    if let Err(error) = install_cargo_deny() {
+    if let Err(error) = install_cargo("deny", "some minutes") {
         lacking.push(format!("cargo-deny, for the check of licences ({error:#})"));
+    }
+    // Not lacking: what needs it says that it is left out.
+    if let Err(error) = install_cargo("fuzz", "a minute or two") {
+        eprintln!("setup: no cargo-fuzz, so the tests will leave fuzzing out ({error:#})");
     }
     for (component, arguments) in [
         ("rustfmt", ["fmt", "--version"]),
@@ -141,10 +145,12 @@ fn apt_install(packages: &[&str], services: &[&str]) -> Result<()> {
     installed.and(disable(&there))
 }
 
-fn install_cargo_deny() -> Result<()> {
-    if succeeds(cargo(&["deny", "--version"])?) {
+/// Installs a subcommand of cargo, unless it is there.
+fn install_cargo(subcommand: &str, takes: &str) -> Result<()> {
+    if succeeds(cargo(&[subcommand, "--version"])?) {
         return Ok(());
     }
-    println!("setup: installing cargo-deny (takes some minutes)");
-    programs::run(cargo(&["install", "--locked", "cargo-deny"])?)
+    println!("setup: installing cargo-{subcommand} (takes {takes})");
+    let package = format!("cargo-{subcommand}");
+    programs::run(cargo(&["install", "--locked", &package])?)
 }

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that must hold.
 
+mod fuzz;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -96,6 +98,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         step("tests in network namespaces", &mut || {
             tests(options, &["-p", PRIVILEGED], &mut counts)
         });
+    }
+    if options.filter.is_none() {
+        step("fuzz targets", &mut fuzz::run);
     }
     step("the machine is as it was", &mut || {
         before.compare(&Machine::look())

@@ -25,7 +25,7 @@ pub enum SourceError {
     /// What leads to the API server (kubeconfig, certificates, tokens) can't be used.
     #[error("{place}: {message}")]
     Access {
-        /// `--kubeconfig FILE`, `--master URL` or the in-cluster configuration.
+        /// The kubeconfig's file, the URL, or the in-cluster configuration.
         place: String,
         /// What is wrong and what was expected.
         message: String,

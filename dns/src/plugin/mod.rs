@@ -11,23 +11,39 @@
 //! [`Step::Wait`] and is called again, as [`Plugin::wait`], on the runtime.
 
 pub mod any;
+pub mod bind;
 pub mod cache;
 mod chain;
 mod counters;
+pub mod debug;
 pub mod errors;
 mod exchange;
+mod fatal;
 pub mod file;
 pub mod forward;
+pub mod health;
 mod hosts;
+pub mod kubernetes;
 pub mod loadbalance;
 pub mod log;
+mod loop_probe;
+mod pattern;
+mod process;
+pub mod prometheus;
 #[cfg(test)]
 mod readmes;
+pub mod ready;
+mod record_text;
 pub mod registry;
+pub mod reload;
 mod reverse;
+pub mod root;
 mod setup;
+mod template;
 #[cfg(test)]
 mod testing;
+pub mod timeouts;
+pub mod tls;
 pub mod transfer;
 #[cfg(test)]
 pub(crate) mod trial;
@@ -37,11 +53,16 @@ pub(crate) use chain::Progress;
 pub use chain::{Below, Chain, Outcome, Position};
 pub(crate) use counters::counter_vec;
 pub use exchange::Exchange;
+pub use fatal::Fatal;
+pub use pattern::pattern;
+pub use process::{HealthSettings, ProcessSettings, ReadySettings, ReloadSettings};
+pub use record_text::record_from_text;
 pub use reverse::address_of_reverse_name;
-pub use setup::{BlockSettings, Carried, Environment, ProcessSettings, Setup, SetupFn};
+pub use setup::{BlockSettings, Carried, Environment, Setup, SetupFn};
 pub use zones::{Fallthrough, Zones};
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
@@ -117,5 +138,11 @@ pub trait Plugin: Debug + Send + Sync + 'static {
     /// Whether it can do its work; `/ready` names those that can't yet.
     fn ready(&self) -> bool {
         true
+    }
+
+    /// How long a server that starts, or a new configuration, may wait for it to be ready
+    /// before it serves all the same.
+    fn startup_timeout(&self) -> Duration {
+        Duration::ZERO
     }
 }

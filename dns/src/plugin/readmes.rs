@@ -34,9 +34,18 @@ fn examples(text: &str) -> Vec<String> {
     examples
 }
 
+/// What the examples read.
+fn files_of_the_examples() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let zone = "@ 60 IN SOA ns1 hostmaster 1 3600 600 86400 60\n@ 60 IN NS ns1\n";
+    fs::write(folder.path().join("db.example.org"), zone).unwrap();
+    folder
+}
+
 #[test]
 fn examples_in_the_readmes_of_plugins_are_accepted() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plugin");
+    let files = files_of_the_examples();
     let mut count = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let readme = entry.unwrap().path().join("README.md");
@@ -51,7 +60,11 @@ fn examples_in_the_readmes_of_plugins_are_accepted() {
             if directives.any(|line| to_come(line.name())) {
                 continue;
             }
-            let accepted = Configuration::new(&corefile, &Environment::default());
+            let environment = Environment {
+                folder: files.path().to_owned(),
+                ..Environment::default()
+            };
+            let accepted = Configuration::new(&corefile, &environment);
             assert!(
                 accepted.is_ok(),
                 "{:?}",

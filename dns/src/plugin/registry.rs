@@ -53,6 +53,7 @@ const BACK_END: &str = "this source of answers is not built in";
 /// Every directive in the reference's order (`core/dnsserver/zdirectives.go`): settings
 /// first, then whoever wraps answers, then whoever answers.
 pub const ENTRIES: &[Entry] = &[
+    ours("root", super::root::setup),
     left_out(
         "metadata",
         "no plugin of ours publishes metadata; `{/…}` in logs stays empty",
@@ -67,10 +68,17 @@ pub const ENTRIES: &[Entry] = &[
     left_out("grpc_server", TRANSPORT),
     left_out("https", TRANSPORT),
     left_out("https3", TRANSPORT),
+    ours("timeouts", super::timeouts::setup),
     left_out("multisocket", "there is always a socket for each CPU"),
+    ours("reload", super::reload::setup),
+    ours("bind", super::bind::setup),
+    ours("debug", super::debug::setup),
     left_out("trace", "no traces are sent"),
+    ours("ready", super::ready::setup),
+    ours("health", super::health::setup),
     left_out("pprof", "there are no profiles to fetch"),
     left_out("shed", "queries over the limit are always shed"),
+    ours("prometheus", super::prometheus::setup),
     ours("errors", super::errors::setup),
     ours("log", super::log::setup),
     left_out("dnstap", "no dnstap messages are sent"),
@@ -79,8 +87,10 @@ pub const ENTRIES: &[Entry] = &[
     refused("tsig", "requests would not be authenticated"),
     ours("cache", super::cache::setup),
     refused("dnssec", "answers would not be signed"),
+    ours("template", super::template::setup),
     ours("transfer", super::transfer::setup),
     ours("hosts", super::hosts::setup),
+    ours("tls", super::tls::setup),
     refused("route53", BACK_END),
     refused("azure", BACK_END),
     refused("clouddns", BACK_END),
@@ -89,9 +99,12 @@ pub const ENTRIES: &[Entry] = &[
         "names of external addresses are not answered yet",
     ),
     ours("file", super::file::setup),
+    ours("kubernetes", super::kubernetes::setup),
     refused("auto", "use `file` for each zone"),
     refused("secondary", "zones are not transferred in"),
     refused("etcd", BACK_END),
+    ours("loop", super::loop_probe::setup),
+    ours("forward", super::forward::setup),
     refused("grpc", BACK_END),
     refused("erratic", "made for tests of the reference"),
     refused("whoami", "made for tests of the reference"),
@@ -162,4 +175,26 @@ pub fn known() -> impl Iterator<Item = &'static str> {
         .iter()
         .filter(|entry| !matches!(entry.support, Support::Refused(_)));
     known.map(|entry| entry.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `core/dnsserver/zdirectives.go` of the reference, 1.14.
+    const REFERENCE_ORDER: &str = "root metadata geoip cancel proxyproto quic grpc_server https \
+        https3 timeouts multisocket reload nsid bufsize bind debug trace ready health pprof shed \
+        prometheus errors log dnstap local dns64 any chaos loadbalance tsig rewrite autopath acl \
+        cache header dnssec tls minimal template transfer hosts route53 azure clouddns \
+        k8s_external kubernetes file auto secondary etcd loop forward grpc erratic whoami on sign \
+        view nomad";
+
+    #[test]
+    fn every_entry_is_where_the_reference_has_it() {
+        let mut order = REFERENCE_ORDER.split_ascii_whitespace();
+        for entry in ENTRIES {
+            let found = order.any(|name| name == entry.name);
+            assert!(found, "`{}` is in the wrong place or unknown", entry.name);
+        }
+    }
 }

@@ -1,11 +1,10 @@
 use std::any::Any;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use super::Plugin;
+use super::{Fatal, Plugin, ProcessSettings};
 use crate::corefile::{ConfigError, Line};
 use crate::server::StreamTimeouts;
 
@@ -48,19 +47,6 @@ pub struct BlockSettings {
     pub metrics: bool,
 }
 
-/// What server blocks ask of the process as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProcessSettings {
-    /// `health`: where, and how long to go on answering after the order to stop.
-    pub health: Option<(SocketAddr, Duration)>,
-    /// `ready`: where, and whether a plugin that was ready once is asked again.
-    pub ready: Option<(SocketAddr, bool)>,
-    /// `prometheus`: where.
-    pub metrics: Vec<SocketAddr>,
-    /// `reload`: how often the file is looked at, and up to how much later.
-    pub reload: Option<(Duration, Duration)>,
-}
-
 /// The server as set-up functions see it.
 #[derive(Debug, Default)]
 pub struct Environment {
@@ -70,10 +56,14 @@ pub struct Environment {
     pub kubeconfig: Option<PathBuf>,
     /// `-dns.port`: the port of keys without one; 0 for 53.
     pub dns_port: u16,
+    /// Where relative paths start from without `root`; the working directory if empty.
+    pub folder: PathBuf,
     /// What blocks ask of the process.
     pub process: Mutex<ProcessSettings>,
     /// What lives on over a reload.
     pub carried: Carried,
+    /// For what must end the process.
+    pub fatal: Fatal,
 }
 
 /// Things that a reload keeps: a plugin of the new configuration finds what its like of the

@@ -203,7 +203,6 @@ impl Plugin for Refuses {
     }
 }
 
-#[expect(dead_code, reason = "for the tests of rewrite")]
 /// The end of a chain: answers with whatever its function makes of the question, and keeps the
 /// questions it was asked, each with the request's options.
 pub(crate) struct Answers<F> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{ListenAddress, Plan, Route, Routes, StreamTimeouts};
 use crate::corefile::{Block, ConfigError, Corefile, ServerKey, Transport, server_keys};
+use crate::metrics::EnabledPlugin;
 use crate::plugin::{BlockSettings, Chain, Environment, Plugin, registry};
 use crate::wire::Name;
 
@@ -17,6 +18,14 @@ pub struct Configuration {
     pub plans: HashMap<ListenAddress, Plan>,
     /// Every plugin of every block.
     pub plugins: Vec<Arc<dyn Plugin>>,
+    /// Those of blocks that have `ready`.
+    pub ready_plugins: Vec<Arc<dyn Plugin>>,
+    /// What each block with `prometheus` has, by server and zone.
+    pub enabled_plugins: Vec<EnabledPlugin>,
+    /// What is served where, as the log says it: `.:53`, `.:53 on 127.0.0.1`.
+    pub banner: Vec<String>,
+    /// A block has `debug`.
+    pub debug: bool,
 }
 
 struct Part {
@@ -37,16 +46,24 @@ impl Configuration {
         };
         crate::corefile::check_duplicates(corefile, dns_port)?;
         let mut parts: HashMap<ListenAddress, Part> = HashMap::new();
-        let mut all = Vec::new();
+        let mut new = Self {
+            plans: HashMap::new(),
+            plugins: Vec::new(),
+            ready_plugins: Vec::new(),
+            enabled_plugins: Vec::new(),
+            banner: Vec::new(),
+            debug: false,
+        };
         for block in &corefile.blocks {
             let keys = server_keys(block)?;
-            let mut settings = settings(block, &keys, dns_port);
+            let mut settings = settings(block, &keys, environment.folder.clone(), dns_port);
             let plugins = registry::set_up(&block.directives, &mut settings, environment)?;
             let chain = Chain::new(plugins.clone());
-            all.extend(plugins);
             for key in &keys {
                 add(&mut parts, key, &settings, &chain, dns_port)?;
             }
+            new.describe(&settings, &keys, &plugins, dns_port);
+            new.plugins.extend(plugins);
         }
         let plans = parts.into_iter().map(|(address, part)| {
             let plan = Plan {
@@ -56,14 +73,63 @@ impl Configuration {
             };
             (address, plan)
         });
-        Ok(Self {
-            plans: plans.collect(),
-            plugins: all,
-        })
+        new.plans = plans.collect();
+        Ok(new)
+    }
+
+    fn describe(
+        &mut self,
+        settings: &BlockSettings,
+        keys: &[ServerKey],
+        plugins: &[Arc<dyn Plugin>],
+        dns_port: u16,
+    ) {
+        self.debug |= settings.debug;
+        if settings.directives.iter().any(|name| name == "ready") {
+            self.ready_plugins.extend_from_slice(plugins);
+        }
+        for key in keys {
+            let scheme = match key.transport {
+                Transport::Dns => String::new(),
+                other => format!("{other}://"),
+            };
+            let port = key
+                .port
+                .unwrap_or_else(|| key.transport.default_port(dns_port));
+            let what = format!("{scheme}{}:{port}", key.zone);
+            if settings.bind.is_empty() {
+                self.banner.push(what.clone());
+                self.enable(settings, key, None, plugins, dns_port);
+            }
+            for address in &settings.bind {
+                self.banner.push(format!("{what} on {address}"));
+                self.enable(settings, key, Some(*address), plugins, dns_port);
+            }
+        }
+    }
+
+    fn enable(
+        &mut self,
+        settings: &BlockSettings,
+        key: &ServerKey,
+        address: Option<IpAddr>,
+        plugins: &[Arc<dyn Plugin>],
+        dns_port: u16,
+    ) {
+        if !settings.metrics {
+            return;
+        }
+        let names = plugins.iter().map(|plugin| plugin.name());
+        let enabled = names.chain(["prometheus"]).map(|name| EnabledPlugin {
+            server: server_label(key, address, dns_port),
+            zone: key.zone.clone(),
+            name,
+        });
+        self.enabled_plugins.extend(enabled);
     }
 }
 
-fn settings(block: &Block, keys: &[ServerKey], dns_port: u16) -> BlockSettings {
+fn settings(block: &Block, keys: &[ServerKey], root: PathBuf, dns_port: u16) -> BlockSettings {
     let label = keys.first().map(|key| server_label(key, None, dns_port));
     BlockSettings {
         zones: keys.iter().map(|key| key.zone.clone()).collect(),
@@ -73,7 +139,7 @@ fn settings(block: &Block, keys: &[ServerKey], dns_port: u16) -> BlockSettings {
             .iter()
             .map(|line| line.name().text.to_string())
             .collect(),
-        root: PathBuf::from("."),
+        root,
         bind: Vec::new(),
         tls: None,
         timeouts: StreamTimeouts::default(),
@@ -141,14 +207,18 @@ fn add(
             tls: settings.tls.clone(),
             timeouts: settings.timeouts,
         });
-        part.routes
-            .push(Route::new(&zone, Arc::clone(chain), &server));
+        let route = Route::new(&zone, Arc::clone(chain), &server);
+        part.routes.push(if settings.metrics {
+            route.counted()
+        } else {
+            route
+        });
     }
     Ok(())
 }
 
 /// All addresses of both families, or of IPv4 where the system has no IPv6.
-fn everywhere() -> IpAddr {
+pub(crate) fn everywhere() -> IpAddr {
     let probe = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0));
     match probe {
         Ok(_) => Ipv6Addr::UNSPECIFIED.into(),

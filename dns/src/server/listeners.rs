@@ -3,16 +3,18 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::routes::Routes;
 use super::stream::{StreamService, StreamTimeouts, accept};
-use super::udp::{UdpSocket, UdpWorker, Waiters};
+use super::udp::{UdpSocket, UdpWorker, UnderWay, Waiters};
 
 /// Connections that the kernel keeps for us until they are accepted.
 const ACCEPT_BACKLOG: i32 = 1024;
@@ -54,6 +56,8 @@ pub struct Listeners {
     open: HashMap<ListenAddress, Listener>,
     waiters: Waiters,
     udp_threads: usize,
+    /// Ends when nothing is under way any more.
+    idle: mpsc::Receiver<std::convert::Infallible>,
 }
 
 #[derive(Debug)]
@@ -61,6 +65,7 @@ struct Listener {
     routes: Arc<ArcSwap<Routes>>,
     streams: Arc<ArcSwap<StreamService>>,
     accepting: JoinHandle<()>,
+    stop: watch::Sender<bool>,
     /// None for TLS. Kept for their end: dropping one stops its thread.
     _datagrams: Vec<UdpWorker>,
 }
@@ -68,6 +73,7 @@ struct Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.accepting.abort();
+        let _nobody_is_connected = self.stop.send(true);
     }
 }
 
@@ -77,9 +83,11 @@ impl Listeners {
     #[must_use]
     pub fn new(runtime: Handle) -> Self {
         let cpus = std::thread::available_parallelism();
+        let (under_way, idle) = mpsc::channel(1);
         Self {
             open: HashMap::new(),
-            waiters: Waiters::new(runtime),
+            waiters: Waiters::new(runtime, under_way),
+            idle,
             udp_threads: cpus.map_or(1, std::num::NonZero::get),
         }
     }
@@ -104,7 +112,7 @@ impl Listeners {
         self.open.retain(|address, _| plans.contains_key(address));
         for (address, plan) in plans {
             if let Some(listener) = self.open.get(&address) {
-                listener.change(plan);
+                listener.change(plan, self.waiters.under_way());
             }
         }
         self.open.extend(new);
@@ -119,9 +127,49 @@ impl Listeners {
         addresses
     }
 
+    /// Whether the addresses of `plans` that are not open yet can be had.
+    ///
+    /// # Errors
+    /// Names the first that can't.
+    pub fn check(&self, plans: &HashMap<ListenAddress, Plan>) -> Result<(), ListenError> {
+        let mut addresses: Vec<_> = plans.keys().collect();
+        addresses.sort();
+        for address in addresses {
+            if self.open.contains_key(address) {
+                continue;
+            }
+            let free = stream_socket(address.address).and_then(|_stream| {
+                if address.tls {
+                    return Ok(());
+                }
+                UdpSocket::check_free(address.address)
+            });
+            free.map_err(|source| ListenError {
+                address: *address,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes no more queries, and waits until those under way are answered, up to
+    /// `patience`. Says whether they were.
+    pub async fn stop(self, patience: Duration) -> bool {
+        let Self {
+            open,
+            waiters,
+            mut idle,
+            ..
+        } = self;
+        drop(open);
+        drop(waiters);
+        tokio::time::timeout(patience, idle.recv()).await.is_ok()
+    }
+
     fn open_one(&self, address: ListenAddress, plan: &Plan) -> io::Result<Listener> {
         let routes = Arc::new(ArcSwap::from(Arc::clone(&plan.routes)));
-        let service = StreamService::new(&routes, plan);
+        let (stop, stopped) = watch::channel(false);
+        let service = StreamService::new(&routes, plan, stopped, self.waiters.under_way());
         let streams = Arc::new(ArcSwap::from_pointee(service));
         // First the socket that nobody can share: so a port that another server of ours has
         // is noticed before any of its queries come here.
@@ -147,22 +195,31 @@ impl Listeners {
             routes,
             streams,
             accepting,
+            stop,
             _datagrams: datagrams,
         })
     }
 }
 
 impl Listener {
-    fn change(&self, plan: Plan) {
-        self.streams
-            .store(Arc::new(StreamService::new(&self.routes, &plan)));
+    fn change(&self, plan: Plan, under_way: &UnderWay) {
+        let stop = self.stop.subscribe();
+        let service = StreamService::new(&self.routes, &plan, stop, under_way);
+        self.streams.store(Arc::new(service));
         self.routes.store(plan.routes);
     }
 }
 
 impl StreamService {
-    fn new(routes: &Arc<ArcSwap<Routes>>, plan: &Plan) -> Self {
+    fn new(
+        routes: &Arc<ArcSwap<Routes>>,
+        plan: &Plan,
+        stop: watch::Receiver<bool>,
+        under_way: &UnderWay,
+    ) -> Self {
         Self {
+            stop,
+            under_way: under_way.clone(),
             routes: Arc::clone(routes),
             tls: plan.tls.clone(),
             timeouts: plan.timeouts,

@@ -1,5 +1,8 @@
 use std::sync::Arc;
 
+use super::guard;
+use crate::metrics::queries::{DROPPED, SeriesId, series};
+
 use crate::plugin::{Chain, Exchange, Progress};
 use crate::wire::{Class, Intake, Name, Question, Rcode, Rtype};
 
@@ -8,6 +11,8 @@ use crate::wire::{Class, Intake, Name, Question, Rcode, Rtype};
 pub struct Routes {
     /// Longest zone first.
     routes: Vec<Route>,
+    /// Counts what no route answers for, if any of them is counted.
+    dropped: Option<SeriesId>,
 }
 
 /// One zone of one server block.
@@ -21,6 +26,8 @@ pub struct Route {
     pub server: Arc<str>,
     /// Label `zone` of metrics.
     pub zone_label: Arc<str>,
+    /// Its queries are counted (`prometheus`).
+    series: Option<SeriesId>,
 }
 
 /// What to do with a packet.
@@ -30,6 +37,8 @@ pub(crate) enum Handled {
     Reply,
     /// Send nothing.
     Silent,
+    /// Send nothing: it was no query.
+    NoQuery,
     /// Somebody has to wait: go on with [`Chain::resume`] at this index on the runtime.
     Waiting(Arc<Chain>, usize),
 }
@@ -47,7 +56,15 @@ impl Route {
             chain,
             server: Arc::clone(server),
             zone_label: zone.to_lower().to_string().into(),
+            series: None,
         }
+    }
+
+    /// The same, with its queries counted.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        self.series = Some(series(&self.server, &self.zone_label));
+        self
     }
 
     /// The block's plugins.
@@ -70,7 +87,9 @@ impl Routes {
     #[must_use]
     pub fn new(mut routes: Vec<Route>) -> Arc<Self> {
         routes.sort_by_key(|route| std::cmp::Reverse(route.zone.label_count()));
-        let routes = Arc::new(Self { routes });
+        let counted = routes.iter().find(|route| route.series.is_some());
+        let dropped = counted.map(|route| series(&route.server, &DROPPED.into()));
+        let routes = Arc::new(Self { routes, dropped });
         for route in &routes.routes {
             route.chain.set_routes(&routes);
             if let Some(chain) = &route.other_classes {
@@ -103,6 +122,11 @@ impl Routes {
         found
     }
 
+    /// Where to count a query that [`Routes::handle`] says belongs to `route`.
+    pub(crate) fn series(&self, route: Option<&Route>) -> Option<SeriesId> {
+        route.map_or(self.dropped, |route| route.series)
+    }
+
     /// Answers what [`crate::wire::Request::read`] has just taken in, as far as that needs
     /// no waiting. Also says whose zone it was.
     pub(crate) fn handle(
@@ -111,7 +135,7 @@ impl Routes {
         intake: Intake,
     ) -> (Handled, Option<&Route>) {
         let refused = match intake {
-            Intake::Silent => return (Handled::Silent, None),
+            Intake::Silent => return (Handled::NoQuery, None),
             Intake::Refuse(rcode) => Some(rcode),
             Intake::Query => None,
         };
@@ -135,7 +159,7 @@ impl Routes {
             finish(exchange);
             return (Handled::Reply, route);
         };
-        let handled = match chain.descend(exchange) {
+        let handled = match guard::descend(exchange, chain) {
             Progress::Waiting(index) => Handled::Waiting(Arc::clone(chain), index),
             Progress::Done(outcome) => conclude(exchange, outcome),
         };

@@ -11,11 +11,15 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::guard;
 use super::routes::{Handled, Routes, conclude};
+use super::udp::UnderWay;
+use crate::metrics::count::CONNECTIONS_REFUSED;
+use crate::metrics::queries::{SeriesId, count, observe_duration};
 use crate::plugin::Exchange;
 use crate::wire::{HEADER_OCTETS, Intake, Request, Transport};
 
@@ -39,6 +43,8 @@ pub struct StreamTimeouts {
     pub write: Duration,
     /// Between queries.
     pub idle: Duration,
+    /// Queries of one connection, after which it is closed.
+    pub queries_max: Option<u64>,
 }
 
 impl Default for StreamTimeouts {
@@ -47,6 +53,7 @@ impl Default for StreamTimeouts {
             read: Duration::from_secs(3),
             write: Duration::from_secs(5),
             idle: Duration::from_secs(10),
+            queries_max: None,
         }
     }
 }
@@ -57,6 +64,9 @@ pub(crate) struct StreamService {
     pub(crate) routes: Arc<ArcSwap<Routes>>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) timeouts: StreamTimeouts,
+    /// Turns true when the listener is to end: connections take no more queries then.
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) under_way: UnderWay,
 }
 
 /// Accepts connections until its task is aborted.
@@ -72,14 +82,16 @@ pub(crate) async fn accept(listener: TcpListener, service: Arc<ArcSwap<StreamSer
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            CONNECTIONS_REFUSED.inc();
             continue;
         };
         let service = service.load_full();
+        let under_way = service.under_way.clone();
         tokio::spawn(async move {
             if let Err(error) = serve(stream, client, &service).await {
                 tracing::debug!(%client, %error, "a connection ended");
             }
-            drop(place);
+            drop((place, under_way));
         });
     }
 }
@@ -148,9 +160,15 @@ async fn read_all<R: AsyncRead + Unpin>(
     let places = Arc::new(Semaphore::new(QUERIES_PIPELINED_CAPACITY));
     let mut packet = Vec::new();
     let mut patience = service.timeouts.read;
-    loop {
+    let mut stop = service.stop.clone();
+    let queries_max = service.timeouts.queries_max.unwrap_or(u64::MAX);
+    for _ in 0..queries_max {
         let mut length = [0; 2];
-        match timeout(patience, reader.read_exact(&mut length)).await {
+        let read = tokio::select! {
+            read = timeout(patience, reader.read_exact(&mut length)) => read,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        match read {
             // Silence, or a client that has all it wants.
             Err(_) | Ok(Err(_)) => return Ok(()),
             Ok(Ok(_)) => patience = service.timeouts.idle,
@@ -166,21 +184,37 @@ async fn read_all<R: AsyncRead + Unpin>(
         let mut exchange = Box::new(Exchange::default());
         let intake = take_in(&mut exchange.request, &packet, peers);
         let routes = service.routes.load();
-        let (handled, _route) = routes.handle(&mut exchange, intake);
+        let (handled, route) = routes.handle(&mut exchange, intake);
+        let series = routes.series(route);
+        drop(routes);
         match handled {
-            Handled::Silent => {}
-            Handled::Reply => send(&exchange, &replies).await?,
+            Handled::NoQuery => {}
+            Handled::Silent => report(series, &exchange, false),
+            Handled::Reply => {
+                send(&exchange, &replies).await?;
+                report(series, &exchange, true);
+            }
             Handled::Waiting(chain, at) => {
                 let replies = replies.clone();
                 tokio::spawn(async move {
-                    let outcome = chain.resume(&mut exchange, at).await;
-                    if matches!(conclude(&mut exchange, outcome), Handled::Reply) {
+                    let outcome = guard::resume(&mut exchange, &chain, at).await;
+                    let replied = matches!(conclude(&mut exchange, outcome), Handled::Reply);
+                    if replied {
                         let _client_has_gone = send(&exchange, &replies).await;
                     }
+                    report(series, &exchange, replied);
                     drop(place);
                 });
             }
         }
+    }
+    Ok(())
+}
+
+fn report(series: Option<SeriesId>, exchange: &Exchange, replied: bool) {
+    if let Some(series) = series {
+        count(series, exchange, replied);
+        observe_duration(series, exchange.request.received.elapsed());
     }
 }
 

@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use switchyard_cluster::journal::Journal;
 use switchyard_cluster::object::{IpFamily, Kind, ObjectName};
 use switchyard_cluster::store::{Change, Store};
 use switchyard_cluster::update::Update;
@@ -56,6 +57,7 @@ struct Agent {
     settings: Settings,
     families: Vec<IpFamily>,
     store: Store,
+    source_journal: Journal,
     node: NodeContext,
     node_was_seen: bool,
     local_addresses: Arc<LocalAddresses>,
@@ -116,7 +118,8 @@ impl Agent {
     }
 
     fn update(&mut self, update: Update) {
-        observe::report(&update, &self.metrics);
+        self.source_journal.tell(&update);
+        observe::count(&update, &self.metrics);
         let mut changes = Vec::new();
         self.store.apply(update, &mut |change| changes.push(change));
         for change in changes {

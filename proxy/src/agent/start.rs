@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use switchyard_cluster::decode::Keep;
+use switchyard_cluster::journal::Journal;
 use switchyard_cluster::object::{IpFamily, Kind};
 use switchyard_cluster::source::{self, SourceError};
 use switchyard_cluster::store::Store;
@@ -193,6 +194,7 @@ impl Agent {
             conntrack,
             families,
             store: Store::new(&Kind::FOR_PROXY),
+            source_journal: Journal::default(),
             node_was_seen: false,
             local_addresses: Arc::clone(addresses.current()),
             table: PlanTable::default(),
@@ -302,11 +304,13 @@ pub(crate) async fn start_source(
                 access: source::api::Access {
                     kubeconfig: kubeconfig.clone(),
                     master: master.clone(),
+                    ..source::api::Access::default()
                 },
                 selections: source::Selection::for_proxy(&settings.node_name),
                 keep: Keep::FOR_PROXY,
                 first_list: source::api::FirstList::default(),
                 timing: source::api::Timing::default(),
+                observer: None,
             };
             source::api::validate(&options).await?;
             Ok(tokio::spawn(async move {

@@ -334,3 +334,89 @@ impl ServerCases {
         format!("{zone} {ttl} SOA ns.dns.{zone} hostmaster.{zone} * 7200 1800 86400 {minimum}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::oracle::{Oracle, OracleConfig};
+    use super::*;
+
+    const KNOWN_OPTIONS: [&str; 5] = [
+        "pods disabled",
+        "pods insecure",
+        "pods verified",
+        "endpoint_pod_names",
+        "ignore empty_service",
+    ];
+
+    impl ServerCases {
+        /// An oracle for this server, if it can be one: one forward zone, no option it has not.
+        fn oracle(&self) -> Option<Oracle> {
+            let has = |option: &str| self.kubernetes.iter().any(|line| line == option);
+            let known = self.kubernetes.iter().all(|line| {
+                KNOWN_OPTIONS.contains(&line.as_str()) || line.starts_with("fallthrough ")
+            });
+            if self.corefile.is_some() || !self.synced || !known || self.zones != DEFAULT_ZONES {
+                return None;
+            }
+            let pods = ["verified", "insecure"]
+                .into_iter()
+                .find(|pods| has(&format!("pods {pods}")));
+            let config = OracleConfig {
+                zone: self.zone.clone(),
+                ttl: self.ttl.unwrap_or(DEFAULT_TTL),
+                pods: pods.unwrap_or("disabled"),
+                endpoint_pod_names: has("endpoint_pod_names"),
+                ignore_empty_service: has("ignore empty_service"),
+                own: self.bind.clone(),
+            };
+            Some(Oracle::new(config, &self.cluster.objects().ok()?))
+        }
+    }
+
+    /// Two that know nothing of each other say the same: the case files, and the oracle of the
+    /// generated clusters. What leaves the cluster is not the oracle's business.
+    #[test]
+    fn the_oracle_and_the_case_files_agree() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases/dns");
+        let (mut compared, mut wrong) = (0, Vec::new());
+        for server in load_dir(&dir).unwrap() {
+            let Some(oracle) = server.oracle() else {
+                continue;
+            };
+            for case in &server.cases {
+                let query = server.query(case).unwrap();
+                let rtype = case.ask.split(' ').next_back().unwrap();
+                let lower = query.name.to_lowercase();
+                let elsewhere = !lower.ends_with(&server.zone) && !lower.ends_with(".arpa.");
+                let mut ours = server.expected(case).unwrap();
+                let flags = case.flags.is_some() || case.cd || case.no_rd;
+                let text = format!("{:?}", (&ours, &case.ask));
+                let outside = ["interwebs", "www.example.", " CH ", "192.0.2", "literal"];
+                let plugins = server
+                    .plugins
+                    .iter()
+                    .any(|line| !line.starts_with("forward"));
+                if elsewhere || flags || plugins || outside.iter().any(|word| text.contains(word)) {
+                    continue;
+                }
+                if lower.starts_with('_') && rtype != "SRV" || text.contains(" SRV 0 * ") {
+                    continue;
+                }
+                let mut theirs = oracle.answer(&query.name, rtype);
+                for expected in [&mut ours, &mut theirs] {
+                    expected.answer.sort();
+                    expected.additional.sort();
+                }
+                compared += 1;
+                if ours != theirs {
+                    wrong.push(format!(
+                        "{} {}:\n  {ours:?}\n  {theirs:?}",
+                        server.name, case.ask
+                    ));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(compared > 100, "only {compared}");
+    }
+}

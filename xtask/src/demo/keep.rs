@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use switchyard_tests::testbed::{Place, Testbed, wait_for};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Cluster, visit};
+use super::{Cluster, dns};
 use crate::programs::root;
 
 /// Building, starting and visiting takes seconds; by then something hangs.
@@ -111,7 +111,7 @@ pub(super) fn hold(proxy_mode: &str) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let cluster = Cluster::start(proxy_mode)?;
-        let shown = visit::run(&cluster.bed);
+        let shown = cluster.show();
         println!("\n{}", how_to_enter(&cluster.bed));
         // A cluster that does not work is what one wants to look at: it stays up too.
         let verdict = shown.map_or_else(|error| format!("{error:#}"), |()| String::new());
@@ -133,6 +133,10 @@ fn how_to_enter(bed: &Testbed) -> String {
     let enter =
         |place, command: &str| format!("  ip netns exec {} {command}", bed.namespace_name(place));
     let logs = bed.work_dir().display();
+    let in_pod = format!(
+        "unshare --mount sh -c 'mount --bind {} /etc/resolv.conf && exec bash'",
+        dns::resolv_conf(bed).display()
+    );
     [
         "The cluster stays up. To look around:".to_owned(),
         enter(Place::Node1, "iptables-save"),
@@ -143,7 +147,10 @@ fn how_to_enter(bed: &Testbed) -> String {
             "bash -c 'echo hello | nc -w 1 192.168.100.11 30080'",
         ),
         enter(Place::Pod12, "bash"),
+        "  a shell in a pod, with the pod's own /etc/resolv.conf:".to_owned(),
+        enter(Place::Pod11, &in_pod),
         format!("  logs of the proxies: {logs}/proxy-node1.log, proxy-node2.log"),
+        format!("  log of the DNS servers: {logs}/dns.log"),
         "Places: node1 node2 pod11 pod12 pod21 pod22 client blocked fabric".to_owned(),
         format!("To end it (after {HOLD_LIMIT_H} hours it ends by itself): cargo xtask demo --end"),
     ]

@@ -1,11 +1,14 @@
-//! `cargo xtask demo`: a cluster of network namespaces, the proxy in it, real requests.
+//! `cargo xtask demo`: a cluster of network namespaces, the proxy and the DNS server in it, real requests.
 
+mod ask;
+mod dns;
 mod keep;
 mod servers;
 mod visit;
 
 use std::path::{Path, PathBuf};
 
+use self::dns::Dns;
 use anyhow::{Context, Result, bail};
 use switchyard_tests::testbed::{Place, Proxy, ProxyOptions, Testbed};
 
@@ -44,13 +47,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the demo makes network namespaces and needs root");
     }
     setup::run()?;
-    println!("building switchyard-proxy");
-    programs::run(cargo(&["build", "--quiet", "-p", "switchyard-proxy"])?)?;
+    println!("building switchyard-proxy and switchyard-dns");
+    programs::run(cargo(&[
+        "build",
+        "--quiet",
+        "-p",
+        "switchyard-proxy",
+        "-p",
+        "switchyard-dns",
+    ])?)?;
     if options.keep {
         return keep::start(&options.proxy_mode);
     }
     let cluster = Cluster::start(&options.proxy_mode)?;
-    let shown = visit::run(&cluster.bed);
+    let shown = cluster.show();
     if shown.is_err() {
         cluster.print_logs();
     }
@@ -63,6 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 struct Cluster {
     /// Ended before the namespaces go: fields are dropped in their order.
     proxies: Vec<Proxy>,
+    dns: Dns,
     bed: Testbed,
 }
 
@@ -73,16 +84,19 @@ impl Cluster {
         let bed = Testbed::build()?;
         answer_clients_directly(&bed)?;
         let endpoints = servers::start(&bed, &manifests)?;
-        println!("{endpoints} endpoints answer; starting switchyard-proxy on both nodes");
+        println!("{endpoints} endpoints answer; starting switchyard-dns in a pod");
+        let dns = Dns::start(&bed, &manifests)?;
+        println!("starting switchyard-proxy on both nodes");
         let mut cluster = Self {
             proxies: Vec::new(),
+            dns,
             bed,
         };
         for node in [Place::Node1, Place::Node2] {
             let mut options = ProxyOptions::new(&cluster.bed, &manifests, proxy_mode)?;
             options.node = node;
             options.log = cluster.bed.work_dir().join(format!("proxy-{node}.log"));
-            options.binary = built_binary()?;
+            options.binary = built("switchyard-proxy")?;
             let proxy = Proxy::start(&cluster.bed, options)
                 .with_context(|| format!("the proxy on {node}"))?;
             cluster.proxies.push(proxy);
@@ -90,7 +104,14 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Sends requests and DNS queries, and prints what comes of them.
+    fn show(&self) -> Result<()> {
+        let visited = visit::run(&self.bed);
+        ask::run(&self.bed).and(visited)
+    }
+
     fn print_logs(&self) {
+        println!("\nlog of the DNS servers:\n{}", self.dns.log_tail());
         for proxy in &self.proxies {
             let options = proxy.options();
             println!(
@@ -122,11 +143,11 @@ fn manifests() -> Result<PathBuf> {
     Ok(root()?.join("deploy/demo"))
 }
 
-/// The binary that was just built.
-fn built_binary() -> Result<PathBuf> {
+/// A program that was just built.
+fn built(name: &str) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || root().map(|root| root.join("target")),
         |dir| Ok(Path::new(&dir).to_owned()),
     )?;
-    Ok(target.join("debug/switchyard-proxy"))
+    Ok(target.join("debug").join(name))
 }

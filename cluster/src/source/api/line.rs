@@ -1,5 +1,6 @@
 //! From kubeconfig, certificates and tokens to something that carries requests.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +12,16 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::Config;
 use kube::client::{Body, ConfigExt};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{
+    AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster,
+    NamedContext,
+};
 use tower::util::BoxCloneService;
 use tower::{BoxError, ServiceBuilder};
 
 use super::reason::whole_chain;
 use super::token::TokenFile;
-use super::{Access, Timing};
+use super::{Access, Timing, TlsFiles};
 use crate::source::SourceError;
 
 /// A connection attempt to one address gives up after this.
@@ -32,18 +36,27 @@ const TCP_PROBES: u32 = 3;
 pub const TCP_DEAD_AFTER: Duration = Duration::from_secs(45);
 
 /// Carries requests to the API server, with who we are added to each.
-pub(super) type Line = BoxCloneService<Request<Body>, Response<Incoming>, BoxError>;
+pub(super) type Carrier = BoxCloneService<Request<Body>, Response<Incoming>, BoxError>;
+
+/// A way to the API server.
+#[derive(Clone)]
+pub(super) struct Line {
+    pub(super) carrier: Carrier,
+    /// Host and port of the server.
+    pub(super) host: Arc<str>,
+}
 
 /// Reads what leads to the API server and prepares connections; connects to nothing yet.
 pub(super) async fn open(access: &Access, timing: &Timing) -> Result<Line, SourceError> {
-    let place = place(access);
+    let place = access.to_string();
     let refused = |message: String| SourceError::Access {
         place: place.clone(),
         message,
     };
     let mut config = config(access).await.map_err(refused)?;
     if let Some(master) = &access.master {
-        let secure = config.root_cert.is_some() || access.kubeconfig.is_some();
+        let secure =
+            config.root_cert.is_some() || access.kubeconfig.is_some() || access.tls.is_some();
         config.cluster_url = server_url(master, secure).map_err(refused)?;
     }
     match config.cluster_url.scheme_str() {
@@ -70,14 +83,6 @@ pub(super) async fn open(access: &Access, timing: &Timing) -> Result<Line, Sourc
     build(&config, token, timing).map_err(|error| refused(whole_chain(&*error)))
 }
 
-fn place(access: &Access) -> String {
-    match (&access.kubeconfig, &access.master) {
-        (Some(file), _) => format!("--kubeconfig {}", file.display()),
-        (None, Some(master)) => format!("--master {master}"),
-        (None, None) => "in-cluster configuration (neither --kubeconfig nor --master)".to_owned(),
-    }
-}
-
 async fn config(access: &Access) -> Result<Config, String> {
     if let Some(file) = &access.kubeconfig {
         let mut kubeconfig = Kubeconfig::read_from(file).map_err(|error| whole_chain(&error))?;
@@ -89,14 +94,66 @@ async fn config(access: &Access) -> Result<Config, String> {
                 }
             }
         }
-        let chosen = KubeConfigOptions::default();
+        let chosen = KubeConfigOptions {
+            context: access.context.clone(),
+            ..KubeConfigOptions::default()
+        };
         let config = Config::from_custom_kubeconfig(kubeconfig, &chosen).await;
         return config.map_err(|error| whole_chain(&error));
     }
     if let Some(master) = &access.master {
-        return Ok(Config::new(server_url(master, false)?));
+        let Some(files) = &access.tls else {
+            return Ok(Config::new(server_url(master, false)?));
+        };
+        let (kubeconfig, chosen) = of_files(&server_url(master, true)?, files);
+        let config = Config::from_custom_kubeconfig(kubeconfig, &chosen).await;
+        return config.map_err(|error| whole_chain(&error));
     }
     Config::incluster().map_err(|error| whole_chain(&error))
+}
+
+/// What a kubeconfig with just these would say.
+fn of_files(url: &Uri, files: &TlsFiles) -> (Kubeconfig, KubeConfigOptions) {
+    const NAME: &str = "given";
+    let path = |path: &Path| Some(path.display().to_string());
+    let cluster = Cluster {
+        server: Some(url.to_string()),
+        certificate_authority: path(&files.authorities),
+        ..Cluster::default()
+    };
+    let user = AuthInfo {
+        client_certificate: path(&files.certificate),
+        client_key: path(&files.key),
+        ..AuthInfo::default()
+    };
+    let context = Context {
+        cluster: NAME.to_owned(),
+        user: Some(NAME.to_owned()),
+        ..Context::default()
+    };
+    let kubeconfig = Kubeconfig {
+        clusters: vec![NamedCluster {
+            name: NAME.to_owned(),
+            cluster: Some(cluster),
+            ..NamedCluster::default()
+        }],
+        auth_infos: vec![NamedAuthInfo {
+            name: NAME.to_owned(),
+            auth_info: Some(user),
+            ..NamedAuthInfo::default()
+        }],
+        contexts: vec![NamedContext {
+            name: NAME.to_owned(),
+            context: Some(context),
+            ..NamedContext::default()
+        }],
+        ..Kubeconfig::default()
+    };
+    let chosen = KubeConfigOptions {
+        context: Some(NAME.to_owned()),
+        ..KubeConfigOptions::default()
+    };
+    (kubeconfig, chosen)
 }
 
 /// A URL as `--master` takes it: the scheme may be left out.
@@ -153,5 +210,9 @@ fn build(
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(client);
-    Ok(BoxCloneService::new(line))
+    let host = config.cluster_url.authority().map_or("", |at| at.as_str());
+    Ok(Line {
+        host: host.into(),
+        carrier: BoxCloneService::new(line),
+    })
 }

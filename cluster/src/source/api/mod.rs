@@ -15,12 +15,14 @@
 mod complaints;
 mod follow;
 mod line;
+mod observer;
 mod reason;
 mod token;
 mod transport;
 mod watched;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,6 +41,7 @@ use crate::object::Kind;
 use crate::update::Update;
 
 pub use self::line::TCP_DEAD_AFTER;
+pub use self::observer::{RequestDone, RequestObserver};
 
 /// What to follow, and how.
 #[derive(Clone, Debug)]
@@ -53,16 +56,44 @@ pub struct Options {
     pub first_list: FirstList,
     /// Time limits and pauses.
     pub timing: Timing,
+    /// Who counts requests, if anybody.
+    pub observer: Option<RequestObserver>,
 }
 
-/// The way to the API server. With neither of the two: the service account of the pod that
-/// this process runs in.
-#[derive(Clone, Debug, Default)]
+/// The way to the API server. With neither kubeconfig nor URL: the service account of the
+/// pod that this process runs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Access {
     /// A kubeconfig file: server, CA, and who we are.
     pub kubeconfig: Option<PathBuf>,
+    /// The context to use of it; else the one that it calls its current one.
+    pub context: Option<String>,
     /// The server's URL; overrides that of the kubeconfig.
     pub master: Option<String>,
+    /// Who we are, and whom we trust, where there is a URL and no kubeconfig.
+    pub tls: Option<TlsFiles>,
+}
+
+/// PEM files for TLS. They are read again after a failure.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsFiles {
+    /// Our certificate, with its chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The certificate authorities that the server's certificate may be of.
+    pub authorities: PathBuf,
+}
+
+/// In words for errors and the log.
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.kubeconfig, &self.master) {
+            (Some(file), _) => write!(f, "kubeconfig {}", file.display()),
+            (None, Some(master)) => write!(f, "URL {master}"),
+            (None, None) => f.write_str("in-cluster configuration (there is no kubeconfig or URL)"),
+        }
+    }
 }
 
 /// How a first list is read.
@@ -128,7 +159,7 @@ impl Default for Timing {
 /// # Errors
 /// If they can't be read or make no sense.
 pub async fn validate(options: &Options) -> Result<(), SourceError> {
-    Server::open(&options.access, &options.timing).await?;
+    Server::open(options).await?;
     Ok(())
 }
 
@@ -137,7 +168,7 @@ pub async fn validate(options: &Options) -> Result<(), SourceError> {
 /// # Errors
 /// As [`validate`]; or because the receiver is gone. Never because of what the server does.
 pub async fn run(options: Options, sender: Sender<Update>) -> Result<Infallible, SourceError> {
-    let server = Server::open(&options.access, &options.timing).await?;
+    let server = Server::open(&options).await?;
     let mut followers: Vec<BoxFuture<'_, SourceError>> = Vec::new();
     for selection in &options.selections {
         let (server, options, sender) = (&server, &options, &sender);

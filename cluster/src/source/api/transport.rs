@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tower::{BoxError, Service, ServiceExt};
 
 use super::line::{self, Line};
-use super::{Access, Timing};
+use super::{Access, Options, RequestDone, RequestObserver, Timing};
 use crate::source::SourceError;
 
 /// The API server, as all kinds share it.
@@ -24,6 +24,7 @@ pub(super) struct Server {
 struct Shared {
     access: Access,
     timing: Timing,
+    observer: Option<RequestObserver>,
     line: Mutex<Numbered>,
 }
 
@@ -36,11 +37,13 @@ struct Numbered {
 
 impl Server {
     /// Reads what leads to the server; connects to nothing yet.
-    pub(super) async fn open(access: &Access, timing: &Timing) -> Result<Self, SourceError> {
+    pub(super) async fn open(options: &Options) -> Result<Self, SourceError> {
+        let Options { access, timing, .. } = options;
         let line = line::open(access, timing).await?;
         let shared = Shared {
             access: access.clone(),
             timing: timing.clone(),
+            observer: options.observer.clone(),
             line: Mutex::new(Numbered { line, number: 0 }),
         };
         Ok(Self {
@@ -118,11 +121,20 @@ impl Transport {
         }
         let Numbered { line, number } = self.shared.line();
         let limit = self.shared.timing.answer;
-        let answer = timeout(limit, line.oneshot(request)).await;
+        let (began, method) = (Instant::now(), request.method().clone());
+        let answer = timeout(limit, line.carrier.oneshot(request)).await;
         let answer = answer.unwrap_or_else(|_| {
             let seconds = limit.as_secs_f32();
             Err(format!("no answer within {seconds} s").into())
         });
+        if let Some(observer) = &self.shared.observer {
+            observer.observe(&RequestDone {
+                method: method.as_str(),
+                host: &line.host,
+                code: answer.as_ref().ok().map(|answer| answer.status().as_u16()),
+                took: began.elapsed(),
+            });
+        }
         match &answer {
             Ok(answer) if answer.status().is_success() => {
                 self.answered.send_modify(|count| *count += 1);

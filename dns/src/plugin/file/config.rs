@@ -49,7 +49,7 @@ fn read(line: &Line, setup: &Setup<'_>) -> Result<File, ConfigError> {
     let mut served = Vec::new();
     for zone in zones {
         let origin = Name::from_text(&zone).map_err(|error| line.error(error.to_string()))?;
-        let zone = Served::open(path.clone(), origin);
+        let zone = Served::open(path.clone(), &origin);
         served.push(zone.map_err(|error| line.error(error.to_string()))?);
     }
     Ok(File::new(served, fallthrough.unwrap_or_default(), reload))

@@ -31,9 +31,9 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn open(path: PathBuf, origin: Name) -> Result<Self, ReadError> {
+    pub(super) fn open(path: PathBuf, origin: &Name) -> Result<Self, ReadError> {
         let seen = modified(&path);
-        let zone = read_zone(&path, &origin)?;
+        let zone = read_zone(&path, origin)?;
         Ok(Self {
             path,
             origin: origin.to_lower(),

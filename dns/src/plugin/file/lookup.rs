@@ -21,7 +21,7 @@ enum Found<'a> {
     /// The name is below a zone cut: its NS records.
     Cut(&'a Node),
     /// A DNAME above the name makes it an alias.
-    Renamed(&'a Record, Name),
+    Renamed(&'a Record, Box<Name>),
     Nothing,
 }
 
@@ -56,7 +56,7 @@ pub(super) fn lookup(zone: &Zone, question: &Question) -> Answer {
                 answer.records.answer.push(dname.clone());
                 let cname = Record::cname(owner, dname.ttl, &target);
                 answer.records.answer.push(cname);
-                owner = target;
+                owner = *target;
             }
             Found::Nothing => {
                 // The code is that of the last name in the chain (RFC 6604 §3).
@@ -84,7 +84,7 @@ fn find<'a>(zone: &'a Zone, name: &Name, rtype: Rtype) -> Found<'a> {
         if let Some(dname) = node.of(Rtype::DNAME).next()
             && let Some(target) = renamed(name, name_above, dname)
         {
-            return Found::Renamed(dname, target);
+            return Found::Renamed(dname, Box::new(target));
         }
     }
     if let Some(node) = zone.node(name) {

@@ -220,7 +220,7 @@ fn a_file_that_goes_bad_leaves_the_zone_as_it_was() {
         file.set_modified(time).expect("our own file");
     };
     write("7", 1000);
-    let served = Served::open(path.clone(), name("example.test.")).expect("a zone");
+    let served = Served::open(path.clone(), &name("example.test.")).expect("a zone");
     write("8", 2000);
     served.refresh();
     assert_eq!(served.serial(), 8);

@@ -10,4 +10,4 @@ mod socket;
 mod worker;
 
 pub(crate) use socket::UdpSocket;
-pub(crate) use worker::{UdpWorker, Waiters};
+pub(crate) use worker::{UdpWorker, UnderWay, Waiters};

@@ -59,7 +59,8 @@ impl UdpSocket {
     /// Ends the waiting of whoever sleeps in receiving, for good.
     pub(crate) fn wake(&self) {
         // "Not connected" is what a datagram socket answers, after waking all sleepers.
-        let _not_connected = self.socket.shutdown(std::net::Shutdown::Both);
+        // Replies of queries that still wait can be sent all the same.
+        let _not_connected = self.socket.shutdown(std::net::Shutdown::Read);
     }
 }
 

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::UdpSocket;
 use super::batch::{Arrival, Inbox, Outbox};
+use crate::metrics::count::{QUERIES_SHED, REPLIES_NOT_SENT};
+use crate::metrics::queries::{SeriesId, count, observe_duration};
 use crate::plugin::{Chain, Exchange, Outcome};
+use crate::server::guard;
 use crate::server::routes::{Handled, Routes, conclude};
 use crate::wire::{Intake, Rcode, Transport};
 
@@ -26,14 +29,25 @@ const ERROR_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Waiters {
     runtime: Handle,
     places: Arc<Semaphore>,
+    /// Held by whatever is under way.
+    under_way: UnderWay,
 }
 
+/// Something the server has to finish before it may end: [`super::super::Listeners::stop`]
+/// waits until the last of these is gone.
+pub(crate) type UnderWay = mpsc::Sender<std::convert::Infallible>;
+
 impl Waiters {
-    pub(crate) fn new(runtime: Handle) -> Self {
+    pub(crate) fn new(runtime: Handle, under_way: UnderWay) -> Self {
         Self {
             runtime,
             places: Arc::new(Semaphore::new(QUERIES_WAITING_CAPACITY)),
+            under_way,
         }
+    }
+
+    pub(crate) const fn under_way(&self) -> &UnderWay {
+        &self.under_way
     }
 
     pub(crate) const fn runtime(&self) -> &Handle {
@@ -64,6 +78,7 @@ impl UdpWorker {
             waiters,
             exchange: Exchange::default(),
             outbox: Outbox::default(),
+            answered: Vec::new(),
         };
         let thread = std::thread::Builder::new()
             .name("dns-udp".to_owned())
@@ -86,6 +101,14 @@ impl Drop for UdpWorker {
     }
 }
 
+/// A query that a plugin has to wait with.
+struct Waiting {
+    exchange: Exchange,
+    chain: Arc<Chain>,
+    at: usize,
+    series: Option<SeriesId>,
+}
+
 struct Work {
     socket: Arc<UdpSocket>,
     stop: Arc<AtomicBool>,
@@ -93,6 +116,8 @@ struct Work {
     waiters: Waiters,
     exchange: Exchange,
     outbox: Outbox,
+    /// What of a batch is to be counted with its duration once its replies are sent.
+    answered: Vec<SeriesId>,
 }
 
 impl Work {
@@ -129,43 +154,79 @@ impl Work {
             if packet.cut && intake == Intake::Query {
                 intake = Intake::Refuse(Rcode::FORMERR);
             }
-            let (handled, _route) = routes.handle(&mut self.exchange, intake);
+            let (handled, route) = routes.handle(&mut self.exchange, intake);
+            let series = routes.series(route);
             match handled {
-                Handled::Silent => {}
+                Handled::NoQuery => {}
+                Handled::Silent => self.count(series, false),
                 Handled::Reply => {
+                    self.count(series, true);
                     let octets = self.exchange.reply.octets();
                     self.outbox.push(octets, packet.source, packet.arrival);
                 }
                 Handled::Waiting(chain, at) => {
                     let exchange = std::mem::take(&mut self.exchange);
-                    self.wait(exchange, chain, at, packet.source, packet.arrival);
+                    let waiting = Waiting {
+                        exchange,
+                        chain,
+                        at,
+                        series,
+                    };
+                    self.wait(waiting, packet.source, packet.arrival);
                 }
             }
         }
-        self.outbox.flush(&self.socket);
+        drop(routes);
+        send(&mut self.outbox, &self.socket);
+        if !self.answered.is_empty() {
+            let took = now.elapsed();
+            for series in self.answered.drain(..) {
+                observe_duration(series, took);
+            }
+        }
     }
 
-    fn wait(
-        &self,
-        mut exchange: Exchange,
-        chain: Arc<Chain>,
-        at: usize,
-        to: SocketAddr,
-        arrival: Arrival,
-    ) {
+    fn count(&mut self, series: Option<SeriesId>, replied: bool) {
+        if let Some(series) = series {
+            count(series, &self.exchange, replied);
+            self.answered.push(series);
+        }
+    }
+
+    fn wait(&self, waiting: Waiting, to: SocketAddr, arrival: Arrival) {
         let Ok(place) = Arc::clone(&self.waiters.places).try_acquire_owned() else {
+            QUERIES_SHED.inc();
             return;
         };
         let socket = Arc::clone(&self.socket);
+        let under_way = self.waiters.under_way.clone();
         self.waiters.runtime.spawn(async move {
-            let outcome: Outcome = chain.resume(&mut exchange, at).await;
-            if matches!(conclude(&mut exchange, outcome), Handled::Reply) {
+            let Waiting {
+                mut exchange,
+                chain,
+                at,
+                series,
+            } = waiting;
+            let outcome: Outcome = guard::resume(&mut exchange, &chain, at).await;
+            let replied = matches!(conclude(&mut exchange, outcome), Handled::Reply);
+            if replied {
                 let mut outbox = Outbox::default();
                 outbox.push(exchange.reply.octets(), to, arrival);
-                outbox.flush(&socket);
+                send(&mut outbox, &socket);
             }
-            drop(place);
+            if let Some(series) = series {
+                count(series, &exchange, replied);
+                observe_duration(series, exchange.request.received.elapsed());
+            }
+            drop((place, under_way));
         });
+    }
+}
+
+fn send(outbox: &mut Outbox, socket: &UdpSocket) {
+    let lost = outbox.flush(socket);
+    if lost > 0 {
+        REPLIES_NOT_SENT.add(u64::try_from(lost).unwrap_or_default());
     }
 }
 

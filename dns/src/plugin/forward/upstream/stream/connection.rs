@@ -79,6 +79,7 @@ impl Connection {
 
     /// Connects and serves until the end; then every query that is left fails with the reason.
     async fn run(self: Arc<Self>, dial: Arc<Dial>) {
+        let _at_the_end = Ending(&self.waiting);
         let error = match self.connect_and_serve(&dial).await {
             Ok(()) => ExchangeError::Closed,
             Err(error) => error,
@@ -141,6 +142,16 @@ impl Connection {
         // A farewell that nobody waits for: the peer may be gone.
         let _unheard = timeout(SHUTDOWN_TIMEOUT, writing.shutdown()).await;
         Ok(())
+    }
+}
+
+/// However the task ends, nobody may wait for it any more.
+struct Ending<'a>(&'a Waiting);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.retire();
+        self.0.fail_all(&ExchangeError::Closed);
     }
 }
 

@@ -131,6 +131,14 @@ struct Reader {
     _open: OpenCount,
 }
 
+/// However the reader ends, nobody may wait for it any more.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.socket.waiting.retire();
+        self.socket.waiting.fail_all(&ExchangeError::Closed);
+    }
+}
+
 impl Reader {
     async fn run(self) {
         let mut buffer = vec![0; UDP_REPLY_BYTES_MAX];

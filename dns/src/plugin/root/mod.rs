@@ -1,0 +1,23 @@
+//! `root`: where relative paths of a server block start from. See the README.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Plugin, Setup};
+use crate::corefile::ConfigError;
+
+/// `root PATH`
+///
+/// # Errors
+/// Without a path.
+pub(super) fn setup(setup: &mut Setup<'_>) -> Result<Vec<Arc<dyn Plugin>>, ConfigError> {
+    let line = setup.only_line()?;
+    line.no_body()?;
+    let [path] = line.exactly::<1>("a directory")?;
+    let root = Path::new(&**path).to_owned();
+    if !root.is_dir() {
+        tracing::warn!("{}: root: {path} is not a directory", path.at);
+    }
+    setup.block.root = root;
+    Ok(Vec::new())
+}
