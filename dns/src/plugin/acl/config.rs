@@ -64,9 +64,7 @@ fn policy(line: &Line) -> Result<Policy, ConfigError> {
         types: None,
         networks: None,
     };
-    let is_word = |arg: &Token| {
-        arg.eq_ignore_ascii_case("type") || arg.eq_ignore_ascii_case("net")
-    };
+    let is_word = |arg: &Token| arg.eq_ignore_ascii_case("type") || arg.eq_ignore_ascii_case("net");
     let mut rest = line.args();
     while let [word, after @ ..] = rest {
         if !is_word(word) {

@@ -23,7 +23,11 @@ static DROPPED: Family = LazyLock::new(|| {
 });
 static ALLOWED: Family = LazyLock::new(|| {
     let help = "Queries that went on.";
-    counter_vec("coredns_acl_allowed_requests_total", help, &["server", "view"])
+    counter_vec(
+        "coredns_acl_allowed_requests_total",
+        help,
+        &["server", "view"],
+    )
 });
 
 /// Counters of one server block.

@@ -9,7 +9,11 @@ async fn got(acl: &str, client: &str, question: &str) -> String {
     });
     let block = Trial::new(acl, vec![behind]).unwrap();
     let mut exchange = query(question);
-    let port = if client.contains(':') { format!("[{client}]:53") } else { format!("{client}:53") };
+    let port = if client.contains(':') {
+        format!("[{client}]:53")
+    } else {
+        format!("{client}:53")
+    };
     exchange.request.source = port.parse().unwrap();
     if block.run(&mut exchange).await == Outcome::Dropped {
         return "nothing".to_owned();
@@ -49,19 +53,32 @@ async fn the_first_line_that_fits_decides() {
         ("acl", "11.1.1.1", "x. ANY", "an answer"),
     ];
     for (acl, client, question, expected) in cases {
-        assert_eq!(got(acl, client, question).await, expected, "{acl} {client} {question}");
+        assert_eq!(
+            got(acl, client, question).await,
+            expected,
+            "{acl} {client} {question}"
+        );
     }
 }
 
 #[test]
 fn what_is_not_understood_is_refused() {
     let cases = [
-        ("deny net *", "unknown option `deny`; known are: allow, block, filter, drop"),
-        ("block from 10.0.0.0/8", "expected `type` or `net`, found `from`"),
+        (
+            "deny net *",
+            "unknown option `deny`; known are: allow, block, filter, drop",
+        ),
+        (
+            "block from 10.0.0.0/8",
+            "expected `type` or `net`, found `from`",
+        ),
         ("block type", "nothing follows `type`"),
         ("block net type A", "nothing follows `net`"),
         ("block type NONSENSE", "`NONSENSE` is not a record type"),
-        ("block net 10.0.0.0/33", "`10.0.0.0/33` is neither an address nor a network"),
+        (
+            "block net 10.0.0.0/33",
+            "`10.0.0.0/33` is neither an address nor a network",
+        ),
     ];
     for (line, expected) in cases {
         let message = Trial::refused(&format!("acl {{\n{line}\n}}"));

@@ -74,10 +74,22 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused() {
         for (directives, expected) in [
-            ("bufsize 511", "the size of `bufsize` must be a number from 512 to 4096"),
-            ("bufsize 4097", "the size of `bufsize` must be a number from 512 to 4096"),
-            ("bufsize x", "the size of `bufsize` must be a number from 512 to 4096"),
-            ("bufsize 512 512", "`bufsize` takes a size, but has 2 arguments"),
+            (
+                "bufsize 511",
+                "the size of `bufsize` must be a number from 512 to 4096",
+            ),
+            (
+                "bufsize 4097",
+                "the size of `bufsize` must be a number from 512 to 4096",
+            ),
+            (
+                "bufsize x",
+                "the size of `bufsize` must be a number from 512 to 4096",
+            ),
+            (
+                "bufsize 512 512",
+                "`bufsize` takes a size, but has 2 arguments",
+            ),
         ] {
             let message = Trial::refused(directives);
             assert!(message.starts_with(expected), "{directives}: {message}");

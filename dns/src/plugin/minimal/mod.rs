@@ -58,7 +58,11 @@ mod tests {
 
     #[test]
     fn only_answers_lose_their_other_sections() {
-        let answer = &["an a.o. 5 A 1.2.3.4", "ns o. 5 NS late.o.", "ex late.o. 5 A 1.2.3.4"];
+        let answer = &[
+            "an a.o. 5 A 1.2.3.4",
+            "ns o. 5 NS late.o.",
+            "ex late.o. 5 A 1.2.3.4",
+        ];
         let denial = &["ns o. 5 SOA a. b. 1 2 3 4 5", "ex x.o. 5 A 1.2.3.4"];
         let delegation = &["ns o. 5 NS ns.o.", "ex ns.o. 5 A 1.2.3.4"];
         assert_eq!(after(Rcode::NOERROR, answer), [1, 0, 0]);
