@@ -480,7 +480,7 @@ async fn a_reload_keeps_what_is_there_while_the_line_stays_the_same() {
 async fn a_cache_keeps_no_more_than_its_capacity_and_its_octets() {
     let scene = Scene::new("cache 3600 cap.o {\nsuccess 1000\ndenial 1000\n}");
     let value = |start: &str| {
-        let text = TextEncoder::new().encode_to_string(&prometheus::gather());
+        let text = TextEncoder::new().encode_to_string(&crate::metrics::registry().gather());
         let text = text.unwrap();
         let mut lines = text.lines().filter(|line| line.starts_with(start));
         let line = lines.find(|line| line.contains("cap.o")).expect(start);
@@ -522,7 +522,7 @@ async fn metrics_count_what_happened_under_the_reference_names() {
         let _told = scene.at(0, "b.met.o. A").await;
     }
     let text = TextEncoder::new()
-        .encode_to_string(&prometheus::gather())
+        .encode_to_string(&crate::metrics::registry().gather())
         .unwrap();
     for line in [
         r#"coredns_cache_entries{server="dns://:53",type="denial",view="",zones="met.o."} 1"#,
