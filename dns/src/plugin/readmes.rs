@@ -8,7 +8,7 @@ use crate::corefile;
 use crate::server::Configuration;
 
 /// Plugins that examples may use before they are there.
-const TO_COME: &[&str] = &["rewrite"];
+const TO_COME: &[&str] = &[];
 
 /// Begins an example that works, and one that is refused.
 const FENCE: &str = "```corefile";
@@ -35,13 +35,14 @@ fn files_of_the_examples() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let zone = "@ 60 IN SOA ns1 hostmaster 1 3600 600 86400 60\n@ 60 IN NS ns1\n";
     fs::write(folder.path().join("db.example.org"), zone).unwrap();
+    fs::create_dir(folder.path().join("manifests")).unwrap();
     let made = rcgen::generate_simple_self_signed(["dns.example.org".to_owned()]).unwrap();
-    for (name, pem) in [
+    for (name, text) in [
         ("cert.pem", made.cert.pem()),
-        ("ca.pem", made.cert.pem()),
         ("key.pem", made.signing_key.serialize_pem()),
+        ("ca.pem", made.cert.pem()),
     ] {
-        fs::write(folder.path().join(name), pem).unwrap();
+        fs::write(folder.path().join(name), text).unwrap();
     }
     folder
 }
@@ -66,8 +67,7 @@ pub(super) fn load_all(fence: &str, judge: impl Fn(Result<Configuration, String>
             }
             let environment = Environment {
                 folder: files.path().to_owned(),
-                // For `kubernetes`: outside a cluster there is no API server to be found.
-                manifests: Some(files.path().to_owned()),
+                manifests: Some(files.path().join("manifests")),
                 ..Environment::default()
             };
             let loaded = Configuration::new(&corefile, &environment);
