@@ -97,7 +97,7 @@ pub(super) fn setup(setup: &mut Setup<'_>) -> Result<Vec<Arc<dyn Plugin>>, Confi
 }
 
 /// The addresses that clients may know this server by: those it is bound to, or else those of
-/// the machine, loopback left out.
+/// the machine. Loopback is left out unless that is all it is bound to.
 fn own_addresses(bound: &[IpAddr]) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = if bound.is_empty() {
         let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
@@ -110,7 +110,9 @@ fn own_addresses(bound: &[IpAddr]) -> Vec<IpAddr> {
     } else {
         bound.to_vec()
     };
-    addresses.retain(|address| !address.is_loopback());
+    if bound.is_empty() || !addresses.iter().all(IpAddr::is_loopback) {
+        addresses.retain(|address| !address.is_loopback());
+    }
     addresses.sort_unstable();
     addresses.dedup();
     addresses
