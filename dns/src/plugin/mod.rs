@@ -12,6 +12,7 @@
 
 pub mod any;
 pub mod bind;
+pub mod cache;
 mod chain;
 mod counters;
 pub mod debug;
@@ -36,6 +37,7 @@ mod record_text;
 pub mod registry;
 pub mod reload;
 mod reverse;
+mod rewrite;
 pub mod root;
 mod setup;
 mod template;
