@@ -156,7 +156,7 @@ pub(super) fn follow(store: &Arc<Store>) {
             stores: Arc::default(),
             empty: Families::new().ok().map(Arc::new),
         };
-        if let Err(error) = prometheus::register(Box::new(stores.clone())) {
+        if let Err(error) = crate::metrics::registry().register(Box::new(stores.clone())) {
             tracing::error!(%error, "the metrics of `cache` can't be served");
         }
         stores
