@@ -4,7 +4,7 @@ use prometheus::{IntCounterVec, Opts};
 /// mistake in the code and then logged.
 pub(crate) fn counter_vec(name: &str, help: &str, labels: &[&str]) -> Option<IntCounterVec> {
     let registered = IntCounterVec::new(Opts::new(name, help), labels).and_then(|family| {
-        prometheus::register(Box::new(family.clone()))?;
+        crate::metrics::registry().register(Box::new(family.clone()))?;
         Ok(family)
     });
     match registered {

@@ -12,6 +12,7 @@
 
 pub mod any;
 pub mod bind;
+pub mod cache;
 mod chain;
 mod counters;
 pub mod debug;
@@ -21,8 +22,8 @@ mod fatal;
 pub mod file;
 pub mod forward;
 pub mod health;
-pub mod kubernetes;
 mod hosts;
+pub mod kubernetes;
 pub mod loadbalance;
 pub mod log;
 mod loop_probe;
@@ -36,18 +37,19 @@ mod record_text;
 pub mod registry;
 pub mod reload;
 mod reverse;
+mod rewrite;
 pub mod root;
 mod setup;
 mod template;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod timeouts;
 pub mod tls;
 pub mod transfer;
 #[cfg(test)]
 pub(crate) mod trial;
-#[cfg(test)]
-mod tests;
 mod zones;
 
 pub(crate) use chain::Progress;
@@ -58,7 +60,6 @@ pub use fatal::Fatal;
 pub use pattern::pattern;
 pub use process::{HealthSettings, ProcessSettings, ReadySettings, ReloadSettings};
 pub use record_text::record_from_text;
-pub use process::{HealthSettings, ProcessSettings, ReadySettings, ReloadSettings};
 pub use reverse::address_of_reverse_name;
 pub use setup::{BlockSettings, Carried, Environment, Setup, SetupFn};
 pub use zones::{Fallthrough, Zones};

@@ -128,9 +128,8 @@ impl Config {
             draft.read(option, setup)?;
         }
         draft.check()?;
-        let name = |text: &str| {
-            Name::from_text(text).map_err(|error| line.error(error.to_string()))
-        };
+        let name =
+            |text: &str| Name::from_text(text).map_err(|error| line.error(error.to_string()));
         let names = |texts: &[String]| {
             texts
                 .iter()
@@ -340,7 +339,9 @@ fn selector(option: &Line) -> Result<String, ConfigError> {
     let text = parts.join(" ");
     match text.parse::<LabelSelector>() {
         Ok(_) => Ok(text),
-        Err(error) => Err(option.error(format!("unable to parse label selector `{text}`: {error}"))),
+        Err(error) => {
+            Err(option.error(format!("unable to parse label selector `{text}`: {error}")))
+        }
     }
 }
 

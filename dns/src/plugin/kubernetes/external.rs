@@ -1,8 +1,8 @@
 //! Services that are other names, followed within the zone and outside.
 
+use super::Kubernetes;
 use super::find::{Asked, Verdict};
 use super::shape::Labels;
-use super::Kubernetes;
 use crate::plugin::{Exchange, Position, Step};
 use crate::wire::{EdeCode, HEADER_OCTETS, Name, Question, Rcode, Record, Reply, Rtype, Section};
 
@@ -22,7 +22,13 @@ pub(super) enum End {
 
 impl Kubernetes {
     /// Answers with the alias `first`, and what it leads to if that is in the same zone.
-    pub(super) fn follow(&self, reply: &mut Reply, asked: &Asked<'_>, first: Name, question: &Question) -> End {
+    pub(super) fn follow(
+        &self,
+        reply: &mut Reply,
+        asked: &Asked<'_>,
+        first: Name,
+        question: &Question,
+    ) -> End {
         let mut names = vec![first];
         loop {
             let Some(last) = names.last().map(Name::to_lower) else {
@@ -80,7 +86,10 @@ impl Kubernetes {
         push_aliases(reply, &names, self.ttl);
         let Some(resolved) = resolved else {
             reply.rcode = passed_on(Rcode::SERVFAIL, rtype);
-            exchange.explain(EdeCode::OTHER, "the Service's external name can't be looked up");
+            exchange.explain(
+                EdeCode::OTHER,
+                "the Service's external name can't be looked up",
+            );
             return Step::Answered;
         };
         let Ok(records) = resolved.reply.records() else {

@@ -73,7 +73,11 @@ impl Kubernetes {
             return verdict;
         }
         let exists = |exists: bool| {
-            if exists { Verdict::Empty } else { Verdict::Missing }
+            if exists {
+                Verdict::Empty
+            } else {
+                Verdict::Missing
+            }
         };
         match Shape::new(asked.lower, asked.labels, asked.count, self.zonal) {
             Shape::Service { key, part } => self.find_service(reply, asked, key, part),
@@ -108,13 +112,12 @@ impl Kubernetes {
                 let (_, filter) = part.selects();
                 self.find_cluster(reply, asked, (slot, &answers), filter)
             }
-            (Kind::Headless, Part::Whole) if !answers.endpoints.is_empty() => {
-                match asked.rtype {
-                    Rtype::A | Rtype::AAAA => own_records(reply, asked, &answers),
-                    _ => self.find_endpoints(reply, asked, slot, &answers.endpoints, part),
-                }
-            }
-            (Kind::Headless, Part::Ports(_)) | (Kind::Headless | Kind::ClusterIp, Part::Endpoint(_)) => {
+            (Kind::Headless, Part::Whole) if !answers.endpoints.is_empty() => match asked.rtype {
+                Rtype::A | Rtype::AAAA => own_records(reply, asked, &answers),
+                _ => self.find_endpoints(reply, asked, slot, &answers.endpoints, part),
+            },
+            (Kind::Headless, Part::Ports(_))
+            | (Kind::Headless | Kind::ClusterIp, Part::Endpoint(_)) => {
                 self.find_endpoints(reply, asked, slot, &answers.endpoints, part)
             }
             (Kind::Headless, Part::Zonal { zone, prefer }) => {
@@ -173,7 +176,11 @@ impl Kubernetes {
             }
             _ => (exist(endpoints, selection, filter), 0),
         };
-        if exists { found_or_empty(pushed) } else { Verdict::Missing }
+        if exists {
+            found_or_empty(pushed)
+        } else {
+            Verdict::Missing
+        }
     }
 
     fn srv<'a>(&self, asked: &'a Asked<'_>, slot: &'a Slot, filter: PortFilter<'a>) -> Srv<'a> {
@@ -214,7 +221,13 @@ impl Kubernetes {
     fn find_reverse(&self, reply: &mut Reply, asked: &Asked<'_>) -> Option<Verdict> {
         let address = reverse_address(asked.lower.labels(), asked.labels.count())?;
         let pushed = if asked.rtype == Rtype::PTR {
-            push_ptr(reply, &self.index, address, self.primary.as_wire(), self.ttl)
+            push_ptr(
+                reply,
+                &self.index,
+                address,
+                self.primary.as_wire(),
+                self.ttl,
+            )
         } else {
             0
         };
@@ -225,7 +238,11 @@ impl Kubernetes {
             return None;
         }
         let exists = asked.rtype != Rtype::PTR && self.index.knows(address);
-        Some(if exists { Verdict::Empty } else { Verdict::Missing })
+        Some(if exists {
+            Verdict::Empty
+        } else {
+            Verdict::Missing
+        })
     }
 
     fn find_apex(&self, reply: &mut Reply, asked: &Asked<'_>) -> Verdict {
@@ -249,11 +266,21 @@ fn alias(target: &[u8]) -> Verdict {
 }
 
 fn own_records(reply: &mut Reply, asked: &Asked<'_>, answers: &Answers) -> Verdict {
-    found_or_empty(push_own_records(reply, answers, asked.rtype, asked.owner, asked.limit))
+    found_or_empty(push_own_records(
+        reply,
+        answers,
+        asked.rtype,
+        asked.owner,
+        asked.limit,
+    ))
 }
 
 const fn found_or_empty(pushed: u16) -> Verdict {
-    if pushed > 0 { Verdict::Found } else { Verdict::Empty }
+    if pushed > 0 {
+        Verdict::Found
+    } else {
+        Verdict::Empty
+    }
 }
 
 fn exist(endpoints: &Endpoints, selection: Selection<'_>, filter: PortFilter<'_>) -> bool {
@@ -278,7 +305,9 @@ fn endpoints_in<'a>(answers: &'a Answers, zone: &[u8], prefer: bool) -> Option<&
         parts.next().is_none()
     };
     let own = answers.zones.iter().find(|(name, _)| is_it(name));
-    let own = own.map(|(_, endpoints)| endpoints).filter(|own| !own.is_empty());
+    let own = own
+        .map(|(_, endpoints)| endpoints)
+        .filter(|own| !own.is_empty());
     own.or_else(|| prefer.then_some(&answers.endpoints))
 }
 

@@ -16,6 +16,7 @@ mod name_server;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -80,7 +81,11 @@ impl Kubernetes {
 /// With file and line of what is wrong.
 pub(super) fn setup(setup: &mut Setup<'_>) -> Result<Vec<Arc<dyn Plugin>>, ConfigError> {
     let config = Config::new(setup)?;
-    let feeds = setup.environment.carried.keep("cluster feeds", Feeds::default);
+    let _registered = metrics::programming_duration();
+    let feeds = setup
+        .environment
+        .carried
+        .keep("cluster feeds", Feeds::default);
     // A reload that changes nothing of this keeps what there is.
     let key = format!("kubernetes: {:?}, {:?}", config.feed, config.options);
     let source = setup

@@ -57,7 +57,11 @@ impl Kubernetes {
             let record = Record::new(server.clone(), rtype, self.ttl, data);
             reply.push(Section::Additional, &record);
         }
-        if seen.is_empty() { Verdict::Empty } else { Verdict::Found }
+        if seen.is_empty() {
+            Verdict::Empty
+        } else {
+            Verdict::Found
+        }
     }
 
     /// The addresses of `ns.dns`.
@@ -82,7 +86,11 @@ impl Kubernetes {
                 address,
             );
         }
-        if pushed > 0 { Verdict::Found } else { Verdict::Empty }
+        if pushed > 0 {
+            Verdict::Found
+        } else {
+            Verdict::Empty
+        }
     }
 }
 
@@ -105,7 +113,11 @@ fn of_service(slot: &Slot, zone: &[u8]) -> Vec<(Name, IpAddr)> {
             let named = targets.filter_map(|target| {
                 let label = target.label();
                 let name = name(&[label.as_bytes()], service.as_wire())?;
-                Some(target.addresses().map(move |address| (name.clone(), address)))
+                Some(
+                    target
+                        .addresses()
+                        .map(move |address| (name.clone(), address)),
+                )
             });
             named.flatten().collect()
         }

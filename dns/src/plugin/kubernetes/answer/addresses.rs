@@ -59,11 +59,17 @@ pub(in crate::plugin::kubernetes) fn push_own_records(
     reply.truncated = true;
     let first = fastrand::usize(..count);
     let (before, after) = wire.split_at_checked(first * each).unwrap_or((wire, &[]));
-    let after = after.get(..after.len().min(room * each)).unwrap_or_default();
+    let after = after
+        .get(..after.len().min(room * each))
+        .unwrap_or_default();
     let left = room * each - after.len();
     let before = before.get(..before.len().min(left)).unwrap_or_default();
     reply.push_wire(Section::Answer, 0, after);
-    reply.push_wire(Section::Answer, u16::try_from(room).unwrap_or(u16::MAX), before);
+    reply.push_wire(
+        Section::Answer,
+        u16::try_from(room).unwrap_or(u16::MAX),
+        before,
+    );
     own(reply, start, each, owner);
     // None at all is an answer, too, with TC.
     u16::try_from(room).unwrap_or(u16::MAX).max(1)
@@ -98,7 +104,10 @@ pub(in crate::plugin::kubernetes) fn push_selected(
         if group.matching_ports(filter) == 0 {
             continue;
         }
-        for address in group.targets(selection).flat_map(|target| target.addresses()) {
+        for address in group
+            .targets(selection)
+            .flat_map(|target| target.addresses())
+        {
             exists = true;
             let earlier = endpoints.groups().iter().take(at);
             let mut earlier = earlier.filter(|other| other.matching_ports(filter) > 0);

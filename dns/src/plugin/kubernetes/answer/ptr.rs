@@ -6,7 +6,13 @@ use crate::wire::{Reply, Rtype, Section};
 
 /// PTR records for an address: the Service whose own it is, or else every name that an
 /// endpoint with it has. Says how many it pushed.
-pub(in crate::plugin::kubernetes) fn push_ptr(reply: &mut Reply, index: &Index, address: IpAddr, zone: &[u8], ttl: u32) -> u16 {
+pub(in crate::plugin::kubernetes) fn push_ptr(
+    reply: &mut Reply,
+    index: &Index,
+    address: IpAddr,
+    zone: &[u8],
+    ttl: u32,
+) -> u16 {
     let before = reply.count(Section::Answer);
     // Where an earlier record has `svc.zone`.
     let mut tail = None;
@@ -43,18 +49,16 @@ pub(in crate::plugin::kubernetes) fn push_ptr(reply: &mut Reply, index: &Index, 
     reply.count(Section::Answer) - before
 }
 
-fn push(
-    reply: &mut Reply,
-    below: Below<'_>,
-    label: &[u8],
-    ttl: u32,
-    tail: &mut Option<[u8; 2]>,
-) {
+fn push(reply: &mut Reply, below: Below<'_>, label: &[u8], ttl: u32, tail: &mut Option<[u8; 2]>) {
     let Some(octets) = below.octets(label) else {
         return;
     };
     let before_tail = octets - super::SVC.len() - below.zone.len();
-    let length = if tail.is_some() { before_tail + 2 } else { octets };
+    let length = if tail.is_some() {
+        before_tail + 2
+    } else {
+        octets
+    };
     reply.push_wire(Section::Answer, 0, &[0xC0, 0x0C]);
     reply.push_wire(Section::Answer, 1, &fixed(Rtype::PTR, ttl, length));
     let Some(pointer_to_tail) = tail else {

@@ -13,7 +13,13 @@ const DATA_OCTETS: usize = MNAME.len() + 2 + RNAME.len() + 2 + 20;
 const RECORD_OCTETS: usize = 12 + DATA_OCTETS;
 
 /// The SOA of the zone that begins at `zone_at` of the question's name.
-pub(in crate::plugin::kubernetes) fn push_soa(reply: &mut Reply, section: Section, zone_at: usize, ttl: u32, serial: u32) {
+pub(in crate::plugin::kubernetes) fn push_soa(
+    reply: &mut Reply,
+    section: Section,
+    zone_at: usize,
+    ttl: u32,
+    serial: u32,
+) {
     let zone = pointer_into_question(zone_at);
     let [refresh, retry, expire] = TIMES_S;
     let numbers = [serial, refresh, retry, expire, ttl].map(u32::to_be_bytes);

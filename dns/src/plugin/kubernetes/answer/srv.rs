@@ -23,13 +23,19 @@ pub(in crate::plugin::kubernetes) struct Srv<'a> {
 }
 
 /// The ports of a Service with its own addresses; says whether any is meant.
-pub(in crate::plugin::kubernetes) fn push_cluster_srv(reply: &mut Reply, answers: &Answers, srv: Srv<'_>) -> bool {
+pub(in crate::plugin::kubernetes) fn push_cluster_srv(
+    reply: &mut Reply,
+    answers: &Answers,
+    srv: Srv<'_>,
+) -> bool {
     let Some(service) = &answers.service else {
         return false;
     };
     let meant = |name: &str, protocol| srv.filter.matches(name, protocol);
     let ports = service.ports.iter();
-    let count = ports.filter(|port| meant(&port.name, port.protocol)).count();
+    let count = ports
+        .filter(|port| meant(&port.name, port.protocol))
+        .count();
     if count == 0 {
         return service.ports.is_empty() && srv.filter.is_any();
     }
@@ -44,9 +50,8 @@ pub(in crate::plugin::kubernetes) fn push_cluster_srv(reply: &mut Reply, answers
             continue;
         }
         let mut earlier = service.ports.iter().take(at);
-        let seen = earlier.any(|other| {
-            other.port == port.port && meant(&other.name, other.protocol)
-        });
+        let seen =
+            earlier.any(|other| other.port == port.port && meant(&other.name, other.protocol));
         if !seen {
             push_srv(reply, srv, &[], weight, port.port);
         }
@@ -135,7 +140,9 @@ fn new_ports<'a>(
 ) -> impl Iterator<Item = u16> {
     let target = *target;
     let group = endpoints.groups().get(at);
-    let numbers = group.into_iter().flat_map(move |group| group.port_numbers(filter));
+    let numbers = group
+        .into_iter()
+        .flat_map(move |group| group.port_numbers(filter));
     numbers.filter(move |number| {
         let mut earlier = endpoints.groups().iter().take(at);
         !earlier.any(|other| {

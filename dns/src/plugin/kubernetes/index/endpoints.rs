@@ -206,7 +206,9 @@ impl Group {
             };
             let seen = ports.iter().take(at);
             let seen = seen.filter(|earlier| meant(earlier));
-            let first = !seen.map(|earlier| earlier.port).any(|number| number == port.port);
+            let first = !seen
+                .map(|earlier| earlier.port)
+                .any(|number| number == port.port);
             (first && meant(port)).then_some(port.port)
         })
     }
@@ -230,7 +232,9 @@ impl Group {
         let named = std::iter::from_fn(move || {
             let (first, _) = names.first()?;
             let label = self.name(*first);
-            let same = names.iter().take_while(|(name, _)| self.name(*name) == label);
+            let same = names
+                .iter()
+                .take_while(|(name, _)| self.name(*name) == label);
             let (run, rest) = names.split_at_checked(same.count())?;
             names = rest;
             Some(Target::Name { group: self, run })
@@ -287,7 +291,9 @@ impl Group {
     }
 
     fn called(&self, label: &[u8]) -> &[(u32, u32)] {
-        let start = self.by_name.partition_point(|(name, _)| self.name(*name) < label);
+        let start = self
+            .by_name
+            .partition_point(|(name, _)| self.name(*name) < label);
         let rest = self.by_name.get(start..).unwrap_or_default();
         let end = rest.partition_point(|(name, _)| self.name(*name) == label);
         rest.get(..end).unwrap_or_default()
@@ -406,11 +412,21 @@ impl Draft {
 
     fn finish(mut self) -> Group {
         let names = self.names.into_boxed_slice();
-        let name = |at: u32| if at == NO_NAME { &[] } else { name_at(&names, at) };
-        self.v4.sort_by(|a, b| (a.0, name(a.1)).cmp(&(b.0, name(b.1))));
-        self.v4.dedup_by(|a, b| (a.0, name(a.1)) == (b.0, name(b.1)));
-        self.v6.sort_by(|a, b| (a.0, name(a.1)).cmp(&(b.0, name(b.1))));
-        self.v6.dedup_by(|a, b| (a.0, name(a.1)) == (b.0, name(b.1)));
+        let name = |at: u32| {
+            if at == NO_NAME {
+                &[]
+            } else {
+                name_at(&names, at)
+            }
+        };
+        self.v4
+            .sort_by(|a, b| (a.0, name(a.1)).cmp(&(b.0, name(b.1))));
+        self.v4
+            .dedup_by(|a, b| (a.0, name(a.1)) == (b.0, name(b.1)));
+        self.v6
+            .sort_by(|a, b| (a.0, name(a.1)).cmp(&(b.0, name(b.1))));
+        self.v6
+            .dedup_by(|a, b| (a.0, name(a.1)) == (b.0, name(b.1)));
         let all = self.v4.iter().map(|(_, name)| *name);
         let all = all.chain(self.v6.iter().map(|(_, name)| *name));
         let numbered = all.zip(0_u32..).filter(|(name, _)| *name != NO_NAME);

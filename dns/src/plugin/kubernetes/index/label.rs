@@ -82,7 +82,7 @@ impl Dashed {
 
 /// The address that a label stands for, if it is just how [`Dashed::new`] would write it.
 #[must_use]
-pub fn endpoint_address(label: &[u8]) -> Option<IpAddr> {
+pub(super) fn endpoint_address(label: &[u8]) -> Option<IpAddr> {
     let address = pod_address(label).or_else(|| {
         // The added 0 of `2001-db8--0`.
         let cut = label.strip_suffix(b"0").filter(|cut| cut.ends_with(b"--"));
@@ -95,7 +95,10 @@ pub fn endpoint_address(label: &[u8]) -> Option<IpAddr> {
 /// and no two in a row, else colons.
 #[must_use]
 pub fn pod_address(label: &[u8]) -> Option<IpAddr> {
-    if !label.first().is_some_and(|first| first.is_ascii_hexdigit() || *first == b'-') {
+    if !label
+        .first()
+        .is_some_and(|first| first.is_ascii_hexdigit() || *first == b'-')
+    {
         return None;
     }
     let dashes = label.iter().filter(|octet| **octet == b'-').count();
@@ -135,7 +138,10 @@ fn decimal(digits: &[u8]) -> Option<u8> {
 /// The address that a name below `in-addr.arpa` or `ip6.arpa` stands for (RFC 1035 §3.5,
 /// RFC 3596 §2.5). `labels` are all labels of the name, in lower case.
 #[must_use]
-pub fn reverse_address<'a>(mut labels: impl Iterator<Item = &'a [u8]>, count: usize) -> Option<IpAddr> {
+pub fn reverse_address<'a>(
+    mut labels: impl Iterator<Item = &'a [u8]>,
+    count: usize,
+) -> Option<IpAddr> {
     match count {
         6 => {
             let mut octets = [0; 4];
@@ -187,7 +193,10 @@ mod tests {
                 "2001:db8:3333:4444:5555:6666:7777:8888",
                 "2001-db8-3333-4444-5555-6666-7777-8888",
             ),
-            ("2001:db8:3333:4444:5555:6666::", "2001-db8-3333-4444-5555-6666--0"),
+            (
+                "2001:db8:3333:4444:5555:6666::",
+                "2001-db8-3333-4444-5555-6666--0",
+            ),
             ("5678:abcd::1", "5678-abcd--1"),
             ("::1", "--1"),
         ] {
@@ -199,7 +208,16 @@ mod tests {
 
     #[test]
     fn other_spellings_of_an_address_are_no_endpoint() {
-        for label in ["010-1-1-1", "10-1-1", "10-1-1-256", "2001-0db8--1", "web-0", "", "-", "1-1-1-1-"] {
+        for label in [
+            "010-1-1-1",
+            "10-1-1",
+            "10-1-1-256",
+            "2001-0db8--1",
+            "web-0",
+            "",
+            "-",
+            "1-1-1-1-",
+        ] {
             assert_eq!(endpoint_address(label.as_bytes()), None, "{label}");
         }
     }
