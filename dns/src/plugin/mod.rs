@@ -12,6 +12,7 @@
 
 pub mod any;
 pub mod bind;
+pub mod cache;
 mod chain;
 mod counters;
 pub mod debug;

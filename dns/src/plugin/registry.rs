@@ -86,6 +86,7 @@ pub const ENTRIES: &[Entry] = &[
     ours("loadbalance", super::loadbalance::setup),
     refused("tsig", "requests would not be authenticated"),
     ours("rewrite", super::rewrite::setup),
+    ours("cache", super::cache::setup),
     refused("dnssec", "answers would not be signed"),
     ours("tls", super::tls::setup),
     ours("template", super::template::setup),

@@ -1,5 +1,6 @@
 mod kind;
 mod shuffle;
+mod ttl;
 
 pub use kind::Kind;
 pub use shuffle::Shuffled;

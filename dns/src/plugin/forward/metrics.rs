@@ -1,4 +1,4 @@
-//! What is counted about forwarding as a whole, under CoreDNS' names, and where.
+//! What is counted about forwarding as a whole, under CoreDNS' names.
 
 use std::sync::OnceLock;
 

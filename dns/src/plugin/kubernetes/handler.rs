@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 
 use super::answer::push_soa;
@@ -6,7 +8,7 @@ use super::find::{Asked, Verdict};
 use super::shape::Labels;
 use super::{Kubernetes, Zone};
 use crate::plugin::{Exchange, Plugin, Position, Step};
-use crate::wire::{EdeCode, Name, Rcode, Rtype, Section};
+use crate::wire::{EdeCode, Name, Rcode, Record, Rtype, Section};
 
 /// What there is to say when a name is missing before the first lists are in.
 const NOT_SYNCED: &str = "the cluster's objects are not read yet";
@@ -136,5 +138,17 @@ impl Plugin for Kubernetes {
 
     fn ready(&self) -> bool {
         self.index.is_synced()
+    }
+
+    fn zone_serial(&self, zone: &Name) -> Option<u32> {
+        self.transferred(zone).map(|_| self.index.serial())
+    }
+
+    fn zone_records(&self, zone: &Name) -> Option<Vec<Record>> {
+        self.transferred(zone).map(|zone| self.all_records(zone))
+    }
+
+    fn startup_timeout(&self) -> Duration {
+        self.startup_timeout
     }
 }
