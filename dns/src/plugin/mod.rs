@@ -43,6 +43,8 @@ mod setup;
 mod template;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod timeouts;
 pub mod tls;
 pub mod transfer;

@@ -84,6 +84,9 @@ fn the_page_for_operators_names_every_plugin() {
     for entry in registry::ENTRIES {
         let row = format!("| [{}](../dns/src/plugin/", entry.name);
         let is_ours = matches!(entry.support, registry::Support::Ours(_));
-        assert!(!is_ours || page.contains(&row), "{row} is not in docs/dns.md");
+        assert!(
+            !is_ours || page.contains(&row),
+            "{row} is not in docs/dns.md"
+        );
     }
 }
