@@ -69,7 +69,7 @@ pub use exchange::Exchange;
 pub use fatal::Fatal;
 pub use pattern::pattern;
 pub use process::{HealthSettings, ProcessSettings, ReadySettings, ReloadSettings};
-pub use record_text::record_from_text;
+pub use record_text::{check_zone_text, record_from_text};
 pub use reverse::address_of_reverse_name;
 pub use setup::{BlockSettings, Carried, Environment, Setup, SetupFn};
 pub use zones::{Fallthrough, Zones};
