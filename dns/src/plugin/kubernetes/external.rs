@@ -37,6 +37,7 @@ impl Kubernetes {
             let mut earlier = names.iter().rev().skip(1).map(Name::to_lower);
             let loops = last == *asked.lower || earlier.any(|earlier| earlier == last);
             if loops || names.len() > ALIASES_CAPACITY {
+                reply.begin(question);
                 return End::Nowhere;
             }
             let labels = Labels::new(&last);

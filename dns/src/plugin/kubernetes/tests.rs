@@ -50,6 +50,7 @@ fn cluster() -> Cluster {
     it.external("testns/loop", "loop2.testns.svc.cluster.local");
     it.external("testns/loop2", "loop.testns.svc.cluster.local");
     it.external("testns/ip", "1.2.3.4");
+    it.slice("testns/orphan-a", "orphan", "h/tcp/80", "172.0.0.30");
     it.pod("podns/foo", "10.240.0.1");
     it
 }
@@ -349,6 +350,7 @@ fn addresses_have_names() {
             ),
             ("1.0.0.10.in-addr.arpa A", "NOERROR  soa"),
             ("9.0.0.10.in-addr.arpa PTR", "NXDOMAIN  soa"),
+            ("30.0.0.172.in-addr.arpa PTR", "NXDOMAIN  soa"),
             ("0.0.10.in-addr.arpa PTR", "NXDOMAIN  soa"),
         ],
     );
@@ -480,6 +482,23 @@ fn a_transfer_has_what_answers_have() {
     let reverse = Name::from_text("in-addr.arpa.").expect("a zone");
     let reverse = plugin.zone_records(&reverse).expect("records");
     assert!(reverse.iter().any(|record| record.rtype == Rtype::PTR));
+}
+
+#[test]
+fn clients_that_are_pods_have_a_search_path() {
+    let server = server(config(), true);
+    let plugin = server.chain.plugins().first().expect("the plugin");
+    let name = Name::from_text("x.podns.svc.cluster.local.").expect("a name");
+    let of = |client: &str| plugin.search_path(&name, client.parse().expect(client));
+    let path = of("10.240.0.1").expect("a pod");
+    let path: Vec<_> = path.iter().map(ToString::to_string).collect();
+    let expected = [
+        "podns.svc.cluster.local.",
+        "svc.cluster.local.",
+        "cluster.local.",
+    ];
+    assert_eq!(path, expected);
+    assert_eq!(of("10.240.0.2"), None);
 }
 
 fn refused(directive: &str) -> String {
