@@ -1,6 +1,9 @@
 //! A server block set up over a folder of objects, and asked without sockets.
 
-#![allow(dead_code, reason = "each test binary uses some of it")]
+#![expect(
+    clippy::expect_used,
+    reason = "clippy.toml allows it in tests, but not in what tests share"
+)]
 
 use std::fmt::Write;
 use std::fs;

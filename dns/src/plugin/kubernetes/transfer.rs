@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::find::{Asked, Verdict};
-use super::index::{Kind, Selection, Slot};
+use super::index::{Group, Kind, Selection, Slot};
 use super::shape::Labels;
 use super::{Kubernetes, Zone};
 use crate::wire::{Name, Question, Record, Reply, Rtype};
@@ -61,7 +61,7 @@ impl Kubernetes {
             }
             Kind::Headless => {
                 let groups = answers.endpoints.groups().iter();
-                let ports = groups.flat_map(|group| group.ports());
+                let ports = groups.flat_map(Group::ports);
                 let ports = ports.map(|port| (&*port.name, port.protocol.as_str()));
                 ports.collect()
             }

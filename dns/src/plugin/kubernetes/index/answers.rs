@@ -47,13 +47,13 @@ pub struct Answers {
 
 impl Answers {
     /// Made of the Service, if it exists, and the slices that name it.
-    pub fn new<'a>(
+    pub fn new(
         service: Option<&Arc<Service>>,
-        slices: impl Iterator<Item = &'a Arc<EndpointSlice>> + Clone,
+        slices: &[&Arc<EndpointSlice>],
         options: &IndexOptions,
     ) -> Self {
         let pod_names = options.endpoint_pod_names;
-        let endpoints = Endpoints::new(slices.clone(), pod_names, |_| true);
+        let endpoints = Endpoints::new(slices, pod_names, |_| true);
         let kind = kind(service, &endpoints, options);
         let addresses = match (&kind, service) {
             (Kind::ClusterIp, Some(service)) => service.cluster_ips.to_vec(),
@@ -127,17 +127,14 @@ fn kind(service: Option<&Arc<Service>>, endpoints: &Endpoints, options: &IndexOp
     Kind::ClusterIp
 }
 
-fn by_zone<'a>(
-    slices: impl Iterator<Item = &'a Arc<EndpointSlice>> + Clone,
-    pod_names: bool,
-) -> Box<[(Box<str>, Endpoints)]> {
-    let endpoints = slices.clone().flat_map(|slice| slice.endpoints.iter());
+fn by_zone(slices: &[&Arc<EndpointSlice>], pod_names: bool) -> Box<[(Box<str>, Endpoints)]> {
+    let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter());
     let zones = endpoints.filter_map(|endpoint| endpoint.zone.as_deref());
     let mut zones: Vec<Box<str>> = zones.map(|zone| zone.to_ascii_lowercase().into()).collect();
     zones.sort_unstable();
     zones.dedup();
     let zones = zones.into_iter().map(|zone| {
-        let within = Endpoints::new(slices.clone(), pod_names, |endpoint| {
+        let within = Endpoints::new(slices, pod_names, |endpoint| {
             let own = endpoint.zone.as_deref();
             own.is_some_and(|own| own.eq_ignore_ascii_case(&zone))
         });

@@ -121,13 +121,13 @@ impl Label<'_> {
 impl Endpoints {
     /// The ready endpoints of these slices. With `pod_names` those without a hostname are
     /// called like their pods.
-    pub fn new<'a>(
-        slices: impl Iterator<Item = &'a Arc<EndpointSlice>>,
+    pub fn new(
+        slices: &[&Arc<EndpointSlice>],
         pod_names: bool,
         wanted: impl Fn(&Endpoint) -> bool,
     ) -> Self {
         let mut drafts: Vec<Draft> = Vec::new();
-        for slice in slices.filter(|slice| slice.family.is_some()) {
+        for slice in slices.iter().filter(|slice| slice.family.is_some()) {
             let same = |draft: &&mut Draft| draft.slice.ports == slice.ports;
             let draft = match drafts.iter_mut().find(same) {
                 Some(draft) => draft,

@@ -265,7 +265,7 @@ impl Index {
                 continue;
             };
             let slices = store.slices(&service.name).collect::<Vec<_>>();
-            let answers = Answers::new(Some(service), slices.iter().copied(), &self.options);
+            let answers = Answers::new(Some(service), &slices, &self.options);
             let slot = Arc::new(Slot {
                 namespace: self.namespace(&service.name.namespace),
                 answers: ArcSwap::from_pointee(answers),
@@ -353,7 +353,7 @@ impl Index {
             }
             return;
         }
-        let new = Arc::new(Answers::new(service, slices.iter().copied(), &self.options));
+        let new = Arc::new(Answers::new(service, &slices, &self.options));
         let Some(slot) = slot else {
             let slot = Arc::new(Slot {
                 namespace: self.namespace(&name.namespace),

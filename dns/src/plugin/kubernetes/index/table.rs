@@ -44,15 +44,18 @@ impl Key for Ipv6Addr {
     }
 }
 
+/// One shard: entries by key.
+type Entries<K, V> = Box<[(K, V)]>;
+
 /// Entries by key; several may have the same key.
 #[derive(Debug)]
 pub(super) struct Table<K, V> {
-    shards: Box<[ArcSwap<Box<[(K, V)]>>]>,
+    shards: Box<[ArcSwap<Entries<K, V>>]>,
 }
 
 /// The entries of one key, as they were when they were looked up.
 pub(super) struct Found<K, V> {
-    shard: Guard<Arc<Box<[(K, V)]>>>,
+    shard: Guard<Arc<Entries<K, V>>>,
     start: usize,
     end: usize,
 }
@@ -61,14 +64,14 @@ impl<K: Key, V: Clone> Table<K, V> {
     /// No entries.
     #[must_use]
     pub(super) fn new() -> Self {
-        let empty: Arc<Box<[(K, V)]>> = Arc::default();
+        let empty: Arc<Entries<K, V>> = Arc::default();
         let shards = (0..1_usize << SHARD_BITS).map(|_| ArcSwap::new(Arc::clone(&empty)));
         Self {
             shards: shards.collect(),
         }
     }
 
-    fn shard(&self, key: K) -> Option<&ArcSwap<Box<[(K, V)]>>> {
+    fn shard(&self, key: K) -> Option<&ArcSwap<Entries<K, V>>> {
         let at = usize::try_from(key.spread() >> (64 - SHARD_BITS)).unwrap_or_default();
         self.shards.get(at)
     }
