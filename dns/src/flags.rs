@@ -12,11 +12,8 @@ use clap::{ArgAction, Parser};
 #[command(
     name = "switchyard-dns",
     disable_version_flag = true,
-    disable_help_subcommand = true
-)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a flag of the reference, and clap reads them as bools"
+    disable_help_subcommand = true,
+    args_override_self = true
 )]
 pub struct Flags {
     /// Corefile to load, or `stdin`; default: the file Corefile in the working directory
@@ -184,6 +181,12 @@ mod tests {
             assert_eq!(read(arguments).map(|flags| flags.dns_port).ok(), Some(54));
         }
         assert_eq!(read(&[]).map(|flags| flags.dns_port).ok(), Some(53));
+    }
+
+    #[test]
+    fn the_last_of_a_flag_counts() {
+        let flags = read(&["-conf", "one", "-quiet", "-conf=two"]).expect("they are known");
+        assert_eq!(flags.conf, Some(PathBuf::from("two")));
     }
 
     #[test]

@@ -57,6 +57,7 @@ impl Lines {
     /// The process' standard output: one for all plugins, and over reloads.
     #[must_use]
     pub fn of(environment: &Environment) -> Arc<Self> {
+        LazyLock::force(&DROPPED);
         environment.carried.keep("lines", || {
             Self::writing_to(io::stdout(), LINES_QUEUED_CAPACITY)
         })

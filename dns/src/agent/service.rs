@@ -1,8 +1,6 @@
 use std::mem;
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use prometheus::{IntGaugeVec, Opts};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -14,8 +12,7 @@ use crate::flags::Flags;
 use crate::http::Endpoints;
 use crate::logging;
 use crate::metrics::count::RELOADS_FAILED;
-use crate::metrics::registry;
-use crate::plugin::{Environment, Fatal};
+use crate::plugin::{Environment, Fatal, reload};
 use crate::server::{Configuration, Listeners};
 
 /// How long the old configuration lives on for the queries it has begun; longer than any
@@ -196,12 +193,8 @@ impl Service {
         }
         let hash = self.generation.hash_text();
         tracing::info!("plugin/reload: Running configuration SHA512 = {hash}");
-        if let Some(versions) = &*VERSIONS {
-            if let Some(old) = old {
-                let _was_there = versions.remove_label_values(&["sha512", &old.hash_text()]);
-            }
-            versions.with_label_values(&["sha512", &hash]).set(1);
-        }
+        let old = old.map(Generation::hash_text);
+        reload::show_version(old.as_deref(), &hash);
     }
 }
 
@@ -209,17 +202,3 @@ fn failed(error: &ReloadError) {
     RELOADS_FAILED.inc();
     tracing::error!("Corefile changed but reload failed, the old one stays in force: {error}");
 }
-
-/// `None` if another metric has the name, which is logged once.
-static VERSIONS: LazyLock<Option<IntGaugeVec>> = LazyLock::new(|| {
-    let opts = Opts::new(
-        "coredns_reload_version_info",
-        "1, with the hash of the Corefile in force.",
-    );
-    let made = IntGaugeVec::new(opts, &["hash", "value"]).and_then(|versions| {
-        registry().register(Box::new(versions.clone()))?;
-        Ok(versions)
-    });
-    made.map_err(|error| tracing::error!("reload: {error}"))
-        .ok()
-});

@@ -78,10 +78,15 @@ impl Families {
             Box::new(self.problems.clone()),
         ];
         for collector in collectors {
-            prometheus::default_registry().register(collector)?;
+            crate::metrics::registry().register(collector)?;
         }
         Ok(())
     }
+}
+
+/// Makes the metrics known.
+pub(super) fn register() {
+    let _known = Families::get();
 }
 
 /// Counts requests to API servers.

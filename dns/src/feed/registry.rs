@@ -14,6 +14,7 @@ impl Feeds {
     /// [started](Feed::start).
     #[must_use]
     pub fn feed(&self, spec: &FeedSpec) -> Arc<Feed> {
+        super::metrics::register();
         let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(feed) = feeds.get(spec).and_then(Weak::upgrade) {
             return feed;

@@ -146,7 +146,7 @@ mod tests {
 
     fn two(continuously: bool) -> (Readiness, Arc<AtomicBool>) {
         let ready = Arc::new(AtomicBool::new(false));
-        let plugin = |name| Arc::new(Slow(name, Arc::clone(&ready))) as Arc<dyn Plugin>;
+        let plugin = |name| -> Arc<dyn Plugin> { Arc::new(Slow(name, Arc::clone(&ready))) };
         let plugins = [
             plugin("kubernetes"),
             plugin("autopath"),

@@ -60,7 +60,7 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Always 0: a panic ends the process, and Kubernetes starts it again.
+    /// Panics in answering a query, which was then answered with SERVFAIL.
     PANICS = "coredns_panics_total";
     /// Reloads that left the old configuration in force.
     RELOADS_FAILED = "coredns_reload_failed_total";

@@ -32,11 +32,28 @@ const SIZE_BOUNDS: [u64; 14] = [
 ];
 /// Label `zone` of what no server block answers for.
 pub(crate) const DROPPED: &str = "dropped";
-/// Label `type`; the last stands for all others.
-const TYPES: [&str; 19] = [
-    "A", "AAAA", "MX", "SOA", "CNAME", "PTR", "TXT", "NS", "SRV", "DS", "DNSKEY", "RRSIG", "NSEC",
-    "NSEC3", "HTTPS", "IXFR", "AXFR", "ANY", "other",
+/// The types that have a cell, frequent ones first; all others share the last one.
+const TYPES: [Rtype; 18] = [
+    Rtype::A,
+    Rtype::AAAA,
+    Rtype::SRV,
+    Rtype::PTR,
+    Rtype::MX,
+    Rtype::SOA,
+    Rtype::CNAME,
+    Rtype::TXT,
+    Rtype::NS,
+    Rtype::DS,
+    Rtype::DNSKEY,
+    Rtype::RRSIG,
+    Rtype::NSEC,
+    Rtype::NSEC3,
+    Rtype::HTTPS,
+    Rtype::IXFR,
+    Rtype::AXFR,
+    Rtype::ANY,
 ];
+const OTHER_TYPE: &str = "other";
 /// The codes that have a cell; all others share the last one.
 const RCODES: [Rcode; 13] = [
     Rcode::NOERROR,
@@ -87,7 +104,7 @@ struct Local(Vec<Option<Arc<Shard>>>);
 #[repr(align(128))]
 struct Shard {
     /// By protocol, family, type.
-    requests: [[[Cell; TYPES.len()]; 2]; 2],
+    requests: [[[Cell; TYPES.len() + 1]; 2]; 2],
     dnssec_ok: Cell,
     /// In nanoseconds.
     durations: Histogram<17>,
@@ -253,18 +270,8 @@ impl Shard {
 }
 
 fn type_index(rtype: Option<Rtype>) -> usize {
-    let Some(rtype) = rtype else {
-        return TYPES.len() - 1;
-    };
-    match rtype {
-        Rtype::A => 0,
-        Rtype::AAAA => 1,
-        other => {
-            let name = other.mnemonic();
-            let known = TYPES.iter().position(|known| name == Some(*known));
-            known.unwrap_or(TYPES.len() - 1)
-        }
-    }
+    let known = TYPES.iter().position(|known| rtype == Some(*known));
+    known.unwrap_or(TYPES.len())
 }
 
 const REQUESTS: Family = Family {
@@ -373,7 +380,9 @@ fn requests(series: &Series) -> Vec<Metric> {
     let mut metrics = Vec::new();
     for (proto, proto_label) in PROTOS.iter().enumerate() {
         for (family, family_label) in FAMILIES.iter().enumerate() {
-            for (index, rtype) in TYPES.iter().enumerate() {
+            for index in 0..=TYPES.len() {
+                let rtype = TYPES.get(index).and_then(|rtype| rtype.mnemonic());
+                let rtype = rtype.unwrap_or(OTHER_TYPE);
                 let cell = |shard: &Shard| shard.requests[proto][family][index].get();
                 let count: u64 = series.shards.iter().map(|shard| cell(shard)).sum();
                 if count > 0 {

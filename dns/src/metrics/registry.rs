@@ -2,7 +2,7 @@ use std::fmt::Write;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use prometheus::core::Collector;
-use prometheus::proto::MetricType;
+use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
 
 use super::{count, enabled, process, queries};
@@ -62,7 +62,7 @@ impl MetricRegistry {
         let families = collector.collect();
         for desc in collector.desc() {
             let family = families.iter().find(|family| family.name() == desc.fq_name);
-            let metric_type = match family.map(|family| family.get_field_type()) {
+            let metric_type = match family.map(MetricFamily::get_field_type) {
                 Some(MetricType::GAUGE) => "gauge",
                 Some(MetricType::HISTOGRAM) => "histogram",
                 _ => "counter",

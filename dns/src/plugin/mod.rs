@@ -47,11 +47,14 @@ mod record_text;
 pub mod registry;
 pub mod reload;
 mod reverse;
+mod rewrite;
 pub mod root;
 mod setup;
 mod template;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod timeouts;
 pub mod tls;
 pub mod transfer;

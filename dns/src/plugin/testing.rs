@@ -226,7 +226,10 @@ where
 
     fn query(&self, exchange: &mut Exchange, _: Position<'_>) -> Step {
         let question = &exchange.question;
-        let text = format!("{} {} {}", question.name(), question.rtype, question.class);
+        let mut text = format!("{} {} {}", question.name(), question.rtype, question.class);
+        for (code, content) in exchange.request.options() {
+            text += &format!(" {code}={content:?}");
+        }
         self.asked.lock().unwrap().push(text);
         let (rcode, records) = (self.answer)(question);
         if rcode != Rcode::NOERROR && records.is_empty() {

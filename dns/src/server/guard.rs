@@ -3,20 +3,17 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt;
 
+use crate::metrics::count::PANICS;
 use crate::plugin::{Chain, Exchange, Outcome, Progress};
 use crate::wire::Rcode;
-
-/// Panics caught since the start: `coredns_panics_total`.
-static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// How many panics were caught since the start.
 #[must_use]
 pub fn panics() -> u64 {
-    PANICS.load(Ordering::Relaxed)
+    PANICS.get()
 }
 
 /// Runs the part of a chain that does not wait.
@@ -44,7 +41,7 @@ pub(crate) async fn resume(exchange: &mut Exchange, chain: &Arc<Chain>, at: usiz
 }
 
 fn caught(exchange: &mut Exchange, panic: &(dyn Any + Send)) {
-    PANICS.fetch_add(1, Ordering::Relaxed);
+    PANICS.inc();
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(

@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use super::guard;
 use crate::metrics::queries::{DROPPED, SeriesId, series};
-
 use crate::plugin::{Chain, Exchange, Progress};
 use crate::wire::{Class, Intake, Name, Question, Rcode, Rtype};
 

@@ -68,6 +68,9 @@ pub struct Request {
     pub local: SocketAddr,
     /// When it was received.
     pub received: Instant,
+    /// EDNS options to go on with instead of those that came (`rewrite edns0`), also for a client
+    /// that uses no EDNS: its reply has none in any case.
+    pub rewritten_options: Option<Vec<(u16, Vec<u8>)>>,
     has_question: bool,
 }
 
@@ -100,6 +103,7 @@ impl Request {
             source: nowhere,
             local: nowhere,
             received: Instant::now(),
+            rewritten_options: None,
             has_question: false,
         }
     }
@@ -119,6 +123,7 @@ impl Request {
         self.octets.extend_from_slice(packet);
         self.has_question = false;
         self.edns = None;
+        self.rewritten_options = None;
         let Some(flags) = u16_at(packet, 2).filter(|_| packet.len() >= HEADER_OCTETS) else {
             return Intake::Silent;
         };
@@ -219,10 +224,14 @@ impl Request {
         }
     }
 
-    /// The EDNS options, each as code and content.
+    /// The EDNS options, each as code and content; those that a rewrite put in their place.
     pub fn options(&self) -> impl Iterator<Item = (u16, &[u8])> {
-        let (mut at, end) = self.edns.map_or((0, 0), |edns| edns.options);
-        std::iter::from_fn(move || {
+        let rewritten = self.rewritten_options.as_ref();
+        let (mut at, end) = match (rewritten, self.edns) {
+            (None, Some(edns)) => edns.options,
+            _ => (0, 0),
+        };
+        let came = std::iter::from_fn(move || {
             if at + 4 > end {
                 return None;
             }
@@ -231,7 +240,9 @@ impl Request {
             let content = self.octets.get(at + 4..at + 4 + length)?;
             at += 4 + length;
             Some((code, content))
-        })
+        });
+        let rewritten = rewritten.into_iter().flatten();
+        came.chain(rewritten.map(|(code, content)| (*code, content.as_slice())))
     }
 
     /// The SOA serial in the authority section: what an IXFR starts from (RFC 1995 §3).

@@ -391,7 +391,15 @@ mod tests {
                 let mut ours = server.expected(case).unwrap();
                 let flags = case.flags.is_some() || case.cd || case.no_rd;
                 let text = format!("{:?}", (&ours, &case.ask));
-                let outside = ["interwebs", "www.example.", " CH ", "192.0.2", "literal"];
+                let outside = [
+                    "interwebs",
+                    "-outside.testns",
+                    "x.10-240",
+                    "outside.testns",
+                    " CH ",
+                    "192.0.2",
+                    "literal",
+                ];
                 let plugins = server
                     .plugins
                     .iter()

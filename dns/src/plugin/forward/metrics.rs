@@ -1,13 +1,10 @@
-//! What is counted about forwarding as a whole, under CoreDNS' names, and where.
+//! What is counted about forwarding as a whole, under CoreDNS' names.
 
 use std::sync::OnceLock;
 
-use prometheus::{IntCounter, Registry};
+use prometheus::IntCounter;
 
-/// Where this plugin's metrics are registered.
-pub(super) fn registry() -> &'static Registry {
-    prometheus::default_registry()
-}
+use crate::metrics::registry;
 
 /// The counters that all `forward` lines share.
 #[derive(Debug)]

@@ -2,31 +2,42 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus::{Gauge, GaugeVec, IntGaugeVec, Opts};
+use prometheus::{Gauge, IntGaugeVec, Opts};
 
-static ENTRIES: LazyLock<Option<IntGaugeVec>> = LazyLock::new(|| {
+use crate::metrics::registry;
+
+/// The two gauges; `None` if a name is taken, which is a mistake in the code and logged.
+static GAUGES: LazyLock<Option<(IntGaugeVec, Gauge)>> = LazyLock::new(|| match gauges() {
+    Ok(gauges) => Some(gauges),
+    Err(error) => {
+        tracing::error!(%error, "the metrics of hosts can't be served");
+        None
+    }
+});
+
+fn gauges() -> Result<(IntGaugeVec, Gauge), prometheus::Error> {
     let help = "Records known from the hosts file and the Corefile.";
-    let entries =
-        IntGaugeVec::new(Opts::new("coredns_hosts_entries", help), &["hostsfile"]).ok()?;
-    prometheus::register(Box::new(entries.clone())).ok()?;
-    Some(entries)
-});
-
-static RELOADED: LazyLock<Option<Gauge>> = LazyLock::new(|| {
+    let entries = IntGaugeVec::new(Opts::new("coredns_hosts_entries", help), &["hostsfile"])?;
     let help = "When the hosts file that was read last was changed, in Unix seconds.";
-    let reloaded = Opts::new("coredns_hosts_reload_timestamp_seconds", help);
-    let reloaded = GaugeVec::new(reloaded, &[]).ok()?;
-    prometheus::register(Box::new(reloaded.clone())).ok()?;
-    reloaded.get_metric_with_label_values::<&str>(&[]).ok()
-});
+    let changed = Gauge::new("coredns_hosts_reload_timestamp_seconds", help)?;
+    registry().register(Box::new(entries.clone()))?;
+    registry().register(Box::new(changed.clone()))?;
+    Ok((entries, changed))
+}
+
+/// Makes the gauges known, also before a file is read.
+pub(super) fn register() {
+    LazyLock::force(&GAUGES);
+}
 
 /// The file was read.
-pub(super) fn read(path: &Path, entries: u32, changed: SystemTime) {
-    if let Some(gauge) = &*ENTRIES {
-        let path = path.display().to_string();
-        gauge.with_label_values(&[&path]).set(entries.into());
-    }
-    if let (Some(gauge), Ok(since)) = (&*RELOADED, changed.duration_since(UNIX_EPOCH)) {
-        gauge.set(since.as_secs_f64());
+pub(super) fn read(path: &Path, records: u32, time: SystemTime) {
+    let Some((entries, changed)) = &*GAUGES else {
+        return;
+    };
+    let path = path.display().to_string();
+    entries.with_label_values(&[&path]).set(records.into());
+    if let Ok(since) = time.duration_since(UNIX_EPOCH) {
+        changed.set(since.as_secs_f64());
     }
 }

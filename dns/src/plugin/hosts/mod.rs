@@ -24,6 +24,7 @@ use crate::corefile::ConfigError;
 /// # Errors
 /// With file and line of what is not understood.
 pub(super) fn setup(setup: &mut Setup<'_>) -> Result<Vec<Arc<dyn Plugin>>, ConfigError> {
+    metrics::register();
     let config = config::Config::read(setup.only_line()?, setup.block)?;
     Ok(vec![Arc::new(handler::Hosts::new(config)?)])
 }

@@ -40,11 +40,6 @@ impl Followed {
             tracing::error!(%error, "the cluster can't be followed");
         }
     }
-
-    /// Returns once everything that there is has been taken in.
-    pub async fn until_synced(&self) {
-        self.following.feed().until_synced().await;
-    }
 }
 
 impl Follower for Writer {

@@ -1,12 +1,17 @@
+use std::time::Duration;
+
+use std::net::IpAddr;
+
 use futures::future::BoxFuture;
 
 use super::answer::push_soa;
+use super::config::PodMode;
 use super::external::{End, push_aliases};
 use super::find::{Asked, Verdict};
 use super::shape::Labels;
 use super::{Kubernetes, Zone};
 use crate::plugin::{Exchange, Plugin, Position, Step};
-use crate::wire::{EdeCode, Name, Rcode, Rtype, Section};
+use crate::wire::{EdeCode, Name, Rcode, Record, Rtype, Section};
 
 /// What there is to say when a name is missing before the first lists are in.
 const NOT_SYNCED: &str = "the cluster's objects are not read yet";
@@ -107,7 +112,30 @@ enum Outcome {
     Outside(Vec<Name>),
 }
 
+/// Of two labels or one before a zone; `None` if the name would be too long.
+fn domain(labels: &[&str], zone: &Name) -> Option<Name> {
+    let labels = labels.iter().map(|label| label.as_bytes());
+    Name::from_labels(labels).ok()?.followed_by(zone).ok()
+}
+
 impl Plugin for Kubernetes {
+    fn search_path(&self, name: &Name, client: IpAddr) -> Option<Vec<Name>> {
+        if self.pods != PodMode::Verified {
+            return None;
+        }
+        let (zone, _) = self.zone_of(name, &Labels::new(name))?;
+        // The address of a node is many pods'.
+        let pod = self
+            .index
+            .pod_with(client)
+            .filter(|pod| !pod.host_network)?;
+        Some(vec![
+            domain(&[&pod.name.namespace, "svc"], &zone.name)?,
+            domain(&["svc"], &zone.name)?,
+            zone.name.clone(),
+        ])
+    }
+
     fn name(&self) -> &'static str {
         "kubernetes"
     }
@@ -136,5 +164,17 @@ impl Plugin for Kubernetes {
 
     fn ready(&self) -> bool {
         self.index.is_synced()
+    }
+
+    fn zone_serial(&self, zone: &Name) -> Option<u32> {
+        self.transferred(zone).map(|_| self.index.serial())
+    }
+
+    fn zone_records(&self, zone: &Name) -> Option<Vec<Record>> {
+        self.transferred(zone).map(|zone| self.all_records(zone))
+    }
+
+    fn startup_timeout(&self) -> Duration {
+        self.startup_timeout
     }
 }

@@ -7,9 +7,14 @@ use prometheus::{HistogramOpts, HistogramVec};
 use switchyard_cluster::object::ObjectName;
 use switchyard_cluster::store::Store;
 
+use crate::metrics::registry;
+
 /// From 1 ms, doubled 19 times.
 const BUCKETS: usize = 20;
 const FIRST_BUCKET_S: f64 = 0.001;
+
+/// Values of the label.
+const KINDS: [&str; 2] = ["cluster_ip", "headless_with_selector"];
 
 /// `coredns_kubernetes_dns_programming_duration_seconds`; `None` if the code has it wrong.
 pub(super) fn programming_duration() -> Option<&'static HistogramVec> {
@@ -20,7 +25,15 @@ pub(super) fn programming_duration() -> Option<&'static HistogramVec> {
             "coredns_kubernetes_dns_programming_duration_seconds",
             "Time from a change of endpoints in the cluster until it is answered.",
         );
-        HistogramVec::new(options.buckets(buckets), &["service_kind"]).ok()
+        let histogram = HistogramVec::new(options.buckets(buckets), &["service_kind"]).ok()?;
+        for kind in KINDS {
+            // So that it is there before anything was observed.
+            let _zero = histogram.with_label_values(&[kind]);
+        }
+        if let Err(error) = registry().register(Box::new(histogram.clone())) {
+            tracing::error!(%error, "how long changes take is not counted");
+        }
+        Some(histogram)
     };
     HISTOGRAM.get_or_init(make).as_ref()
 }
@@ -30,10 +43,11 @@ pub(super) fn programmed(store: &Store, service: &ObjectName, trigger_unix_ns: i
     let (Some(histogram), Some(service)) = (programming_duration(), store.service(service)) else {
         return;
     };
+    let [cluster_ip, headless] = KINDS;
     let kind = if service.headless {
-        "headless_with_selector"
+        headless
     } else {
-        "cluster_ip"
+        cluster_ip
     };
     let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else {
         return;

@@ -16,6 +16,7 @@ mod name_server;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -80,6 +81,7 @@ impl Kubernetes {
 /// With file and line of what is wrong.
 pub(super) fn setup(setup: &mut Setup<'_>) -> Result<Vec<Arc<dyn Plugin>>, ConfigError> {
     let config = Config::new(setup)?;
+    let _registered = metrics::programming_duration();
     let feeds = setup
         .environment
         .carried

@@ -1,5 +1,9 @@
 //! `reload`: a Corefile that changes takes effect by itself. See the README.
 
+mod metrics;
+
+pub(crate) use metrics::show_version;
+
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +35,7 @@ pub(super) fn setup(setup: &mut Setup<'_>) -> Result<Vec<Arc<dyn Plugin>>, Confi
         interval,
         jitter: jitter.min(interval / 2),
     };
+    metrics::register();
     let process = setup.environment.process.lock();
     let mut process = process.unwrap_or_else(PoisonError::into_inner);
     process.reload.get_or_insert(settings);

@@ -14,7 +14,7 @@ pub(super) fn setup(setup: &mut Setup<'_>) -> Result<Vec<Arc<dyn Plugin>>, Confi
     let line = setup.only_line()?;
     line.no_body()?;
     let [path] = line.exactly::<1>("a directory")?;
-    let root = Path::new(&**path).to_owned();
+    let root = setup.environment.folder.join(Path::new(&**path));
     if !root.is_dir() {
         tracing::warn!("{}: root: {path} is not a directory", path.at);
     }

@@ -1,8 +1,9 @@
 use std::sync::LazyLock;
 
-use prometheus::{IntCounterVec, Opts};
+use prometheus::IntCounterVec;
 
 use super::language::Data;
+use crate::plugin::counter_vec;
 use crate::wire::{Class, Rtype};
 
 /// Whose template it is, for labels.
@@ -17,14 +18,8 @@ const PART: [&str; 7] = [
     "server", "zone", "view", "class", "type", "section", "template",
 ];
 
-fn family(name: &str, help: &str, labels: &[&str]) -> Option<IntCounterVec> {
-    let family = IntCounterVec::new(Opts::new(name, help), labels).ok()?;
-    prometheus::register(Box::new(family.clone())).ok()?;
-    Some(family)
-}
-
 static MATCHES: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
-    family(
+    counter_vec(
         "coredns_template_matches_total",
         "Questions that a template matched.",
         &QUESTION,
@@ -33,13 +28,20 @@ static MATCHES: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
 
 static TEMPLATE_FAILURES: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
     let help = "Templates that failed while they ran.";
-    family("coredns_template_template_failures_total", help, &PART)
+    counter_vec("coredns_template_template_failures_total", help, &PART)
 });
 
 static RECORD_FAILURES: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
     let help = "Outputs of templates that are no records.";
-    family("coredns_template_rr_failures_total", help, &PART)
+    counter_vec("coredns_template_rr_failures_total", help, &PART)
 });
+
+/// Makes the families known, also before there is anything to count.
+pub(super) fn register() {
+    for family in [&MATCHES, &TEMPLATE_FAILURES, &RECORD_FAILURES] {
+        LazyLock::force(family);
+    }
+}
 
 impl Labels<'_> {
     /// Numbers without a name have no label of their own, so that clients cannot make any.

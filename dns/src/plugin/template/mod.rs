@@ -21,6 +21,7 @@ use crate::corefile::ConfigError;
 /// # Errors
 /// With file and line of what is not understood.
 pub(super) fn setup(setup: &mut Setup<'_>) -> Result<Vec<Arc<dyn Plugin>>, ConfigError> {
+    metrics::register();
     let templates = setup
         .lines
         .iter()

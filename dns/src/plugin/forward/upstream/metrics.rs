@@ -3,12 +3,10 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
 
-use super::super::metrics::registry;
 use super::question::Ignored;
+use crate::metrics::registry;
 
 /// The value of the label `proxy_name`.
 const PROXY_NAME: &str = "forward";
@@ -43,7 +41,7 @@ impl Families {
         if FAMILIES.set(families).is_ok()
             && let Some(families) = FAMILIES.get()
         {
-            families.register(registry())?;
+            families.register()?;
         }
         FAMILIES.get().ok_or(prometheus::Error::AlreadyReg)
     }
@@ -87,7 +85,8 @@ impl Families {
         })
     }
 
-    fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+    fn register(&self) -> Result<(), prometheus::Error> {
+        let registry = registry();
         registry.register(Box::new(self.duration.clone()))?;
         registry.register(Box::new(self.healthcheck_failures.clone()))?;
         registry.register(Box::new(self.cache_hits.clone()))?;

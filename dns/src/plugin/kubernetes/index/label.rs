@@ -82,7 +82,7 @@ impl Dashed {
 
 /// The address that a label stands for, if it is just how [`Dashed::new`] would write it.
 #[must_use]
-pub fn endpoint_address(label: &[u8]) -> Option<IpAddr> {
+pub(super) fn endpoint_address(label: &[u8]) -> Option<IpAddr> {
     let address = pod_address(label).or_else(|| {
         // The added 0 of `2001-db8--0`.
         let cut = label.strip_suffix(b"0").filter(|cut| cut.ends_with(b"--"));

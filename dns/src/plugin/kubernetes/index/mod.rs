@@ -75,6 +75,17 @@ impl Slot {
         &self.key
     }
 
+    /// The two labels of that.
+    pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &*self.key;
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first()?;
+            let (label, after) = after.split_at_checked(usize::from(*length))?;
+            rest = after;
+            Some(label)
+        })
+    }
+
     /// Whether its namespace is told of.
     #[must_use]
     pub fn is_exposed(&self) -> bool {
@@ -224,7 +235,7 @@ impl Index {
     }
 
     /// Every Service that is told of.
-    pub fn for_each(&self, mut each: impl FnMut(&Slot)) {
+    pub fn for_each(&self, mut each: impl FnMut(&Arc<Slot>)) {
         self.services.for_each(|_, slot| {
             if slot.is_exposed() {
                 each(slot);

@@ -12,7 +12,7 @@ const SHARD_BITS: u32 = 10;
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// What entries are found by.
-pub trait Key: Ord + Copy {
+pub(super) trait Key: Ord + Copy {
     /// A number whose upper bits choose the shard.
     fn spread(self) -> u64;
 }
@@ -46,12 +46,12 @@ impl Key for Ipv6Addr {
 
 /// Entries by key; several may have the same key.
 #[derive(Debug)]
-pub struct Table<K, V> {
+pub(super) struct Table<K, V> {
     shards: Box<[ArcSwap<Box<[(K, V)]>>]>,
 }
 
 /// The entries of one key, as they were when they were looked up.
-pub struct Found<K, V> {
+pub(super) struct Found<K, V> {
     shard: Guard<Arc<Box<[(K, V)]>>>,
     start: usize,
     end: usize,
@@ -60,7 +60,7 @@ pub struct Found<K, V> {
 impl<K: Key, V: Clone> Table<K, V> {
     /// No entries.
     #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let empty: Arc<Box<[(K, V)]>> = Arc::default();
         let shards = (0..1_usize << SHARD_BITS).map(|_| ArcSwap::new(Arc::clone(&empty)));
         Self {
@@ -74,7 +74,7 @@ impl<K: Key, V: Clone> Table<K, V> {
     }
 
     /// What is under a key. Waits for nobody and allocates nothing.
-    pub fn find(&self, key: K) -> Option<Found<K, V>> {
+    pub(super) fn find(&self, key: K) -> Option<Found<K, V>> {
         let shard = self.shard(key)?.load();
         let start = shard.partition_point(|(other, _)| *other < key);
         let mut end = start;
@@ -85,7 +85,7 @@ impl<K: Key, V: Clone> Table<K, V> {
     }
 
     /// Adds an entry. For one writer at a time.
-    pub fn insert(&self, key: K, value: V) {
+    pub(super) fn insert(&self, key: K, value: V) {
         let Some(shard) = self.shard(key) else {
             return;
         };
@@ -100,7 +100,7 @@ impl<K: Key, V: Clone> Table<K, V> {
     }
 
     /// Removes the entries of this key that `gone` says. For one writer at a time.
-    pub fn remove(&self, key: K, mut gone: impl FnMut(&V) -> bool) {
+    pub(super) fn remove(&self, key: K, mut gone: impl FnMut(&V) -> bool) {
         let Some(shard) = self.shard(key) else {
             return;
         };
@@ -113,7 +113,7 @@ impl<K: Key, V: Clone> Table<K, V> {
     }
 
     /// Replaces everything, shard by shard. For one writer at a time.
-    pub fn replace(&self, entries: impl IntoIterator<Item = (K, V)>) {
+    pub(super) fn replace(&self, entries: impl IntoIterator<Item = (K, V)>) {
         let mut shards: Vec<Vec<(K, V)>> = Vec::new();
         shards.resize_with(self.shards.len(), Vec::new);
         for (key, value) in entries {
@@ -129,7 +129,7 @@ impl<K: Key, V: Clone> Table<K, V> {
     }
 
     /// Every entry, shard by shard.
-    pub fn for_each(&self, mut each: impl FnMut(K, &V)) {
+    pub(super) fn for_each(&self, mut each: impl FnMut(K, &V)) {
         for shard in &self.shards {
             for (key, value) in shard.load().iter() {
                 each(*key, value);
@@ -148,7 +148,7 @@ impl<K, V> Deref for Found<K, V> {
 
 /// Entries by address, each family on its own so that IPv4 costs four octets.
 #[derive(Debug)]
-pub struct ByAddress<V> {
+pub(super) struct ByAddress<V> {
     v4: Table<Ipv4Addr, V>,
     v6: Table<Ipv6Addr, V>,
 }
@@ -156,7 +156,7 @@ pub struct ByAddress<V> {
 impl<V: Clone> ByAddress<V> {
     /// No entries.
     #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             v4: Table::new(),
             v6: Table::new(),
@@ -164,7 +164,7 @@ impl<V: Clone> ByAddress<V> {
     }
 
     /// Calls `each` with what is under an address, until it says that it has enough.
-    pub fn find(&self, address: IpAddr, mut each: impl FnMut(&V) -> bool) {
+    pub(super) fn find(&self, address: IpAddr, mut each: impl FnMut(&V) -> bool) {
         match address {
             IpAddr::V4(address) => {
                 let found = self.v4.find(address);
@@ -178,7 +178,7 @@ impl<V: Clone> ByAddress<V> {
     }
 
     /// Adds an entry. For one writer at a time.
-    pub fn insert(&self, address: IpAddr, value: V) {
+    pub(super) fn insert(&self, address: IpAddr, value: V) {
         match address {
             IpAddr::V4(address) => self.v4.insert(address, value),
             IpAddr::V6(address) => self.v6.insert(address, value),
@@ -186,7 +186,7 @@ impl<V: Clone> ByAddress<V> {
     }
 
     /// Removes the entries of an address that `gone` says. For one writer at a time.
-    pub fn remove(&self, address: IpAddr, gone: impl FnMut(&V) -> bool) {
+    pub(super) fn remove(&self, address: IpAddr, gone: impl FnMut(&V) -> bool) {
         match address {
             IpAddr::V4(address) => self.v4.remove(address, gone),
             IpAddr::V6(address) => self.v6.remove(address, gone),
@@ -194,7 +194,7 @@ impl<V: Clone> ByAddress<V> {
     }
 
     /// Replaces everything. For one writer at a time.
-    pub fn replace(&self, entries: impl IntoIterator<Item = (IpAddr, V)>) {
+    pub(super) fn replace(&self, entries: impl IntoIterator<Item = (IpAddr, V)>) {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (address, value) in entries {
             match address {
