@@ -79,6 +79,11 @@ impl World {
         self.objects.insert(key, object);
     }
 
+    fn has_namespace(&self, name: &str) -> bool {
+        let key = ("Namespace".to_owned(), String::new(), name.to_owned());
+        self.objects.contains_key(&key)
+    }
+
     fn list(&self) -> Vec<Value> {
         self.objects.values().cloned().collect()
     }
@@ -97,8 +102,10 @@ impl World {
     fn change(&mut self, random: &mut Random) {
         for namespace in NAMESPACES {
             if random.one_in(12) {
-                let key = ("Namespace".to_owned(), String::new(), namespace.to_owned());
-                self.objects.remove(&key);
+                // With all that is in it, as in life.
+                self.objects.retain(|(kind, of, name), _| {
+                    of != namespace && (kind != "Namespace" || name != namespace)
+                });
             } else {
                 self.put(namespace_object(namespace, &BTreeMap::new()));
             }
@@ -108,6 +115,9 @@ impl World {
         }
         for _ in 0..3 {
             let namespace = *random.pick(&NAMESPACES);
+            if !self.has_namespace(namespace) {
+                continue;
+            }
             let name = format!("pod-{}", random.below(5));
             let phase = *random.pick(&["Running", "Running", "Pending", "Succeeded", "Failed"]);
             let ip = Ipv4Addr::new(10, 9, 0, u8::try_from(random.below(6)).unwrap());
@@ -122,6 +132,10 @@ impl World {
 
     fn change_service(&mut self, random: &mut Random) {
         let (name, namespace) = (*random.pick(&NAMES), *random.pick(&NAMESPACES));
+        // A namespace that objects of a manifest live in is there, even if no file says so.
+        if !self.has_namespace(namespace) {
+            return;
+        }
         let key = |kind: &str, name: &str| (kind.to_owned(), namespace.to_owned(), name.to_owned());
         for family in ["IPv4", "IPv6"] {
             self.objects

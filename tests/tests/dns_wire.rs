@@ -14,7 +14,6 @@ const ENDPOINTS: usize = 120;
 const COREFILE: &str = "\
 .:$DNS {
     bind 127.0.0.1
-    errors
     ready 127.0.0.1:$READY
     kubernetes cluster.local in-addr.arpa ip6.arpa {
         pods insecure
@@ -657,7 +656,7 @@ fn replies_repeat_the_question_bit_by_bit() -> Result<()> {
 
 #[test]
 fn bufsize_caps_what_a_client_says_it_can_take() -> Result<()> {
-    let corefile = COREFILE.replace("    errors\n", "    errors\n    bufsize 600\n");
+    let corefile = COREFILE.replace("    ready", "    bufsize 600\n    ready");
     let server = DnsServer::start(Setup::new(&corefile).with_objects(&objects()))?;
     let reply = server.client().query(&edns(MANY, "A", 4096)?)?;
     ensure!(

@@ -82,6 +82,7 @@ impl Service {
         self.generation.start();
         self.generation.wait_until_ready().await;
         self.listeners.apply(plans).map_err(ApplyError::from)?;
+        self.generation.readiness.serve();
         self.generation.in_force();
         self.say_version(None);
         self.plan_next_look();
@@ -174,6 +175,7 @@ impl Service {
         new.wait_until_ready().await;
         // From here on nothing waits: the change is whole, or not at all.
         self.listeners.apply(plans).map_err(ApplyError::from)?;
+        new.readiness.serve();
         self.endpoints.apply(prepared, &new.readiness);
         logging::set_debug(new.configuration.debug);
         new.in_force();

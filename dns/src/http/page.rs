@@ -33,6 +33,7 @@ pub struct Readiness {
     plugins: Vec<Asked>,
     /// Ask those again that were ready once.
     continuously: bool,
+    serving: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -53,8 +54,14 @@ impl Readiness {
         Self {
             plugins: plugins.into_iter().map(asked).collect(),
             continuously,
+            serving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// Queries are taken from now on: before, nothing is ready, whatever the plugins say.
+    pub fn serve(&self) {
+        self.serving.store(true, Ordering::Relaxed);
     }
 
     /// From now on: not ready, the server is about to end.
@@ -76,6 +83,9 @@ impl Readiness {
         });
         let names: BTreeSet<_> = missing.map(|asked| asked.plugin.name()).collect();
         let names: Vec<_> = names.into_iter().collect();
+        if names.is_empty() && !self.serving.load(Ordering::Relaxed) {
+            return Some("Starting".to_owned());
+        }
         (!names.is_empty()).then(|| names.join("\n"))
     }
 }
@@ -152,7 +162,17 @@ mod tests {
             plugin("autopath"),
             plugin("kubernetes"),
         ];
-        (Readiness::new(plugins, continuously), ready)
+        let readiness = Readiness::new(plugins, continuously);
+        readiness.serve();
+        (readiness, ready)
+    }
+
+    #[test]
+    fn nothing_is_ready_before_queries_are_taken() {
+        let readiness = Readiness::new([], false);
+        assert_eq!(readiness.missing().as_deref(), Some("Starting"));
+        readiness.serve();
+        assert_eq!(readiness.missing(), None);
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub(in crate::plugin::kubernetes) fn push_endpoint_srv(
         }
     }
     let mut record = first;
-    for (at, group) in meant(endpoints, srv.filter) {
+    for (at, group) in with_numbers(endpoints, srv.filter) {
         for target in group.targets(selection) {
             let label = target.label();
             let own = new_ports(endpoints, at, &target, srv.filter).count();
@@ -122,13 +122,24 @@ fn is_full(reply: &mut Reply, srv: Srv<'_>) -> bool {
     full
 }
 
-/// The groups that have ports that are meant, numbered.
+/// The groups that have ports that are meant, numbered. Endpoints without ports have no
+/// records, though they count for the weight.
 fn meant<'a>(
     endpoints: &'a Endpoints,
     filter: PortFilter<'a>,
 ) -> impl Iterator<Item = (usize, &'a Group)> {
     let groups = endpoints.groups().iter().enumerate();
-    groups.filter(move |(_, group)| group.matching_ports(filter) > 0)
+    groups.filter(move |(_, group)| group.port_numbers(filter).next().is_some())
+}
+
+/// Those of them that have numbers: endpoints without ports are meant by a Service's own name,
+/// but there is nothing to say of them, and so no address to add.
+fn with_numbers<'a>(
+    endpoints: &'a Endpoints,
+    filter: PortFilter<'a>,
+) -> impl Iterator<Item = (usize, &'a Group)> {
+    let groups = meant(endpoints, filter);
+    groups.filter(move |(_, group)| group.port_numbers(filter).next().is_some())
 }
 
 /// The numbers of a target's ports in group `at` that no group before has for it.
@@ -161,7 +172,7 @@ fn is_earlier(
     address: IpAddr,
     filter: PortFilter<'_>,
 ) -> bool {
-    let mut earlier = meant(endpoints, filter).take_while(|(index, _)| *index < at);
+    let mut earlier = with_numbers(endpoints, filter).take_while(|(index, _)| *index < at);
     earlier.any(|(_, other)| other.has(Selection::called(label), address))
 }
 
