@@ -18,8 +18,9 @@
 //!
 //! Where we are more lenient: `{ … }` may be written on one line, `{` may stand on the line
 //! after a directive, a quoted brace is an argument, and a snippet imported twice in a row does
-//! not run together into one line. Where we are stricter: a quoted string that is never closed
-//! and a `}` too many are errors, a value from the environment is not expanded again.
+//! not run together into one line. A comment that begins within a word goes to the end of the
+//! line, too. Where we are stricter: a quoted string that is never closed and a `}` too many are
+//! errors, a value from the environment is not expanded again.
 
 mod duration;
 mod environment;

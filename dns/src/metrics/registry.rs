@@ -90,12 +90,18 @@ impl MetricRegistry {
         all
     }
 
+    /// All series as they are now.
+    #[must_use]
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+
     /// All series in the text format.
     ///
     /// # Errors
     /// A metric that can't be written as text.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        TextEncoder::new().encode_to_string(&self.gather())
     }
 }
 

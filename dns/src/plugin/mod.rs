@@ -10,23 +10,33 @@
 //! so there and then, on the thread that received the packet. Who has to wait says
 //! [`Step::Wait`] and is called again, as [`Plugin::wait`], on the runtime.
 
+pub mod acl;
 pub mod any;
 pub mod bind;
+pub mod autopath;
+pub mod bufsize;
 pub mod cache;
 mod chain;
+pub mod chaos;
 mod counters;
 pub mod debug;
+pub mod dns64;
 pub mod errors;
 mod exchange;
 mod fatal;
 pub mod file;
 pub mod forward;
+pub mod header;
 pub mod health;
+mod hostname;
 mod hosts;
 pub mod kubernetes;
 pub mod loadbalance;
+pub mod local;
 pub mod log;
 mod loop_probe;
+pub mod minimal;
+pub mod nsid;
 mod pattern;
 mod process;
 pub mod prometheus;
@@ -59,12 +69,13 @@ pub use exchange::Exchange;
 pub use fatal::Fatal;
 pub use pattern::pattern;
 pub use process::{HealthSettings, ProcessSettings, ReadySettings, ReloadSettings};
-pub use record_text::record_from_text;
+pub use record_text::{check_zone_text, record_from_text};
 pub use reverse::address_of_reverse_name;
 pub use setup::{BlockSettings, Carried, Environment, Setup, SetupFn};
 pub use zones::{Fallthrough, Zones};
 
 use std::fmt::Debug;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -135,6 +146,13 @@ pub trait Plugin: Debug + Send + Sync + 'static {
     /// All records of such a zone, the SOA first and once (RFC 5936).
     fn zone_records(&self, zone: &Name) -> Option<Vec<Record>> {
         let _no_zone = zone;
+        None
+    }
+
+    /// The search domains of a client that asks for `name` (in lower case), if it knows the
+    /// client and answers for the name; without what the server's own search path adds.
+    fn search_path(&self, name: &Name, client: IpAddr) -> Option<Vec<Name>> {
+        let _nobody_known = (name, client);
         None
     }
 

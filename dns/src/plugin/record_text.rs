@@ -4,6 +4,9 @@
 //! `a..b` for a name. Our release build aborts on a panic, so text is first split into words
 //! here, and only what is well-formed so far, on one line, is given to it.
 
+use std::iter::Peekable;
+use std::str::Chars;
+
 use domain::base::Name as ZoneName;
 use domain::base::iana::Class as ZoneClass;
 use domain::base::name::ToName;
@@ -69,60 +72,110 @@ pub fn record_from_text(text: &str) -> Result<Option<Record>, String> {
     }))
 }
 
+/// Checks what the reader of zone files must not be given: parentheses and quotes that are not
+/// closed.
+///
+/// # Errors
+/// A sentence with the line in front: `12: a `(` is not closed`.
+pub fn check_zone_text(text: &str) -> Result<(), String> {
+    let mut scanner = Scanner::new(text);
+    while scanner
+        .next_piece()
+        .map_err(|problem| format!("{}: {problem}", scanner.begun))?
+        .is_some()
+    {}
+    Ok(())
+}
+
 /// The words of the first line that has any: parentheses join lines, comments go. Quotes and
 /// escapes stay as they are.
 fn words(text: &str) -> Result<Vec<String>, &'static str> {
-    let (mut words, mut depth) = (Vec::new(), 0_u32);
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\n' if depth == 0 && !words.is_empty() => break,
-            c if c.is_whitespace() => {}
-            ';' => while chars.next_if(|&c| c != '\n').is_some() {},
-            '(' => depth += 1,
-            ')' => depth = depth.checked_sub(1).ok_or("a `)` without `(`")?,
-            first => {
-                let mut word = first.to_string();
-                let mut escaped = first == '\\';
-                let quoted = first == '"';
-                loop {
-                    let ends = |c: &char| c.is_whitespace() || "();\"".contains(*c);
-                    let next = match chars.peek() {
-                        Some(c) if quoted || escaped || !ends(c) => chars.next(),
-                        _ => None,
-                    };
-                    let Some(c) = next else { break };
-                    word.push(c);
-                    if quoted && !escaped && c == '"' {
-                        break;
-                    }
-                    escaped = c == '\\' && !escaped;
-                }
-                check(&word, quoted, escaped)?;
-                words.push(word);
-            }
+    let mut scanner = Scanner::new(text);
+    let mut words = Vec::new();
+    while let Some(piece) = scanner.next_piece()? {
+        match piece {
+            Piece::Word(word) if word.len() > WORD_OCTETS_MAX => return Err("a word is too long"),
+            Piece::Word(word) if word.contains('\n') => return Err("a line ends within quotes"),
+            Piece::Word(word) => words.push(word),
+            // The rest only has to be well-formed, so that it is not taken for this record's.
+            Piece::LineEnd if words.is_empty() => {}
+            Piece::LineEnd => break,
         }
-    }
-    if depth > 0 {
-        return Err("a `(` is not closed");
     }
     Ok(words)
 }
 
-fn check(word: &str, quoted: bool, escaped: bool) -> Result<(), &'static str> {
-    if word.len() > WORD_OCTETS_MAX {
-        return Err("a word is too long");
+enum Piece {
+    Word(String),
+    /// Outside parentheses.
+    LineEnd,
+}
+
+struct Scanner<'t> {
+    chars: Peekable<Chars<'t>>,
+    line: u32,
+    depth: u32,
+    /// The line where the word, or the outermost parenthesis, began.
+    begun: u32,
+}
+
+impl<'t> Scanner<'t> {
+    fn new(text: &'t str) -> Self {
+        Self {
+            chars: text.chars().peekable(),
+            line: 1,
+            depth: 0,
+            begun: 1,
+        }
     }
-    if escaped {
-        return Err("a `\\` escapes nothing");
+
+    fn next_piece(&mut self) -> Result<Option<Piece>, &'static str> {
+        while let Some(c) = self.chars.next() {
+            if self.depth == 0 {
+                self.begun = self.line;
+            }
+            match c {
+                '\n' => {
+                    self.line += 1;
+                    if self.depth == 0 {
+                        return Ok(Some(Piece::LineEnd));
+                    }
+                }
+                c if c.is_whitespace() => {}
+                ';' => while self.chars.next_if(|&c| c != '\n').is_some() {},
+                '(' => self.depth += 1,
+                ')' => self.depth = self.depth.checked_sub(1).ok_or("a `)` without `(`")?,
+                first => return self.word(first).map(|word| Some(Piece::Word(word))),
+            }
+        }
+        if self.depth > 0 {
+            Err("a `(` is not closed")
+        } else {
+            Ok(None)
+        }
     }
-    if quoted && (word.len() < 2 || !word.ends_with('"')) {
-        return Err("a `\"` is not closed");
+
+    fn word(&mut self, first: char) -> Result<String, &'static str> {
+        let mut word = first.to_string();
+        let mut escaped = first == '\\';
+        let quoted = first == '"';
+        loop {
+            let ends = |c: char| c.is_whitespace() || "();\"".contains(c);
+            let Some(c) = self.chars.next_if(|&c| quoted || escaped || !ends(c)) else {
+                return match (quoted, escaped) {
+                    (true, _) => Err("a `\"` is not closed"),
+                    (_, true) => Err("a `\\` escapes nothing"),
+                    _ => Ok(word),
+                };
+            };
+            self.line += u32::from(c == '\n');
+            word.push(c);
+            if quoted && !escaped && c == '"' {
+                return Ok(word);
+            }
+            escaped = c == '\\' && !escaped;
+        }
     }
-    if word.contains('\n') {
-        return Err("a line ends within quotes");
-    }
-    Ok(())
 }
 
 /// Whether two dots stand side by side, or one in front.
@@ -194,6 +247,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn zone_text_that_is_not_closed_is_refused_with_its_line() {
+        for good in [
+            "",
+            "a A 10.0.0.1\n",
+            "a TXT (\n \"x\n(\" ; (\n )\nb TXT \\(\n",
+            "; \"\n",
+        ] {
+            assert_eq!(check_zone_text(good), Ok(()), "{good}");
+        }
+        let cases = [
+            ("a A 1\nb SOA (\n1 2\n", "2: a `(` is not closed"),
+            ("a A 1\n)\n", "2: a `)` without `(`"),
+            ("\n\na TXT \"x\ny", "3: a `\"` is not closed"),
+            ("a TXT x\\", "1: a `\\` escapes nothing"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(
+                check_zone_text(text).as_ref().map_err(String::as_str),
+                Err(expected),
+                "{text}"
+            );
+        }
+    }
+
     fn pieces() -> impl Strategy<Value = String> {
         let word = prop::sample::select(vec![
             "a", "IN", "CH", "60", "A", "AAAA", "TXT", "SOA", "MX", "SRV", "CAA", "NAPTR", "HTTPS",
@@ -215,6 +293,16 @@ mod tests {
         #[test]
         fn no_text_makes_the_reader_of_records_panic(text in any::<String>()) {
             let _ = record_from_text(&text);
+        }
+
+        #[test]
+        fn checked_zone_text_does_not_make_the_reader_of_zone_files_panic(text in pieces()) {
+            if check_zone_text(&text).is_ok() {
+                let mut zone = Zonefile::from(&*(text + "\n"));
+                zone.set_origin(ZoneName::root_bytes());
+                zone.set_default_class(ZoneClass::IN);
+                while let Ok(Some(_)) = zone.next_entry() {}
+            }
         }
 
         #[test]

@@ -5,6 +5,8 @@ mod guard;
 mod listeners;
 mod routes;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 pub use configuration::Configuration;

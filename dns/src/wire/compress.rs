@@ -19,6 +19,11 @@ impl Compressor {
         self.starts.clear();
     }
 
+    /// Forgets names that begin at `end` or behind it: the message was cut there.
+    pub(super) fn forget_from(&mut self, end: usize) {
+        self.starts.retain(|start| usize::from(*start) < end);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.starts.is_empty()
     }

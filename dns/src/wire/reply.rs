@@ -1,3 +1,4 @@
+mod answer_only;
 mod kind;
 mod shuffle;
 mod ttl;
@@ -40,6 +41,8 @@ impl EdeCode {
     pub const NOT_READY: Self = Self(14);
     /// The server may not answer this.
     pub const BLOCKED: Self = Self(15);
+    /// Left out for this client.
+    pub const FILTERED: Self = Self(17);
     /// The client may not ask.
     pub const PROHIBITED: Self = Self(18);
     /// A stale NXDOMAIN.

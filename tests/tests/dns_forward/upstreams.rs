@@ -43,7 +43,8 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// unbound without recursion; also over TLS, as `dns.upstream.test`.
+    /// unbound, all of whose names are local, so that it asks nobody; also over TLS, as
+    /// `dns.upstream.test`.
     pub(crate) fn unbound() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let ports = Ports::free()?;
@@ -169,8 +170,7 @@ fn unbound_conf(dir: &Path, ports: Ports) -> String {
          tls-service-key: {dir}/server.key\n  tls-service-pem: {dir}/server.pem\n  \
          do-daemonize: no\n  username: \"\"\n  chroot: \"\"\n  directory: \"{dir}\"\n  pidfile: \"\"\n  \
          use-syslog: no\n  logfile: \"\"\n  num-threads: 1\n  module-config: \"iterator\"\n  \
-         do-not-query-localhost: yes\n  access-control: 127.0.0.0/8 allow\n  \
-         local-zone: \"test.\" static\n{data}{big}remote-control:\n  control-enable: no\n",
+         access-control: 127.0.0.0/8 allow\n  local-zone: \".\" static\n{data}{big}remote-control:\n  control-enable: no\n",
         ports.dns, ports.dot, ports.dot
     )
 }

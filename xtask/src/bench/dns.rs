@@ -9,6 +9,9 @@ use switchyard_bench::dns::{COREDNS, OURS, Part, Program, Settings};
 use super::{API_SERVER, build_release, release};
 use crate::setup;
 
+/// Names a binary of our server to measure in place of a fresh build, as in tests.
+const GIVEN: &str = "SWITCHYARD_DNS_BIN";
+
 /// What is measured.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -55,15 +58,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     setup::for_bench()?;
     if options.takes(OURS) {
-        println!("building {OURS}, release profile");
-        build_release(OURS, None)?;
-        programs.insert(
-            0,
-            Program {
-                name: OURS,
-                path: release(OURS)?,
-            },
-        );
+        let path = ours()?;
+        programs.insert(0, Program { name: OURS, path });
     }
     if programs.iter().any(|program| options.takes(program.name)) {
         println!("building {API_SERVER}, release profile");
@@ -95,6 +91,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     println!("\n{}", switchyard_bench::dns::run(&settings)?);
     Ok(())
+}
+
+/// Our server: the one [`GIVEN`] names, else a release build of this tree.
+fn ours() -> Result<PathBuf> {
+    if let Some(given) = std::env::var_os(GIVEN) {
+        return std::fs::canonicalize(&given)
+            .with_context(|| format!("{GIVEN}={}", given.display()));
+    }
+    println!("building {OURS}, release profile");
+    build_release(OURS, None)?;
+    release(OURS)
 }
 
 fn parse_peer(peer: &str) -> Result<Program> {

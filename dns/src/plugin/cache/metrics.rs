@@ -7,6 +7,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
 use super::store::Store;
+use crate::metrics::registry;
 
 /// Every cache there is.
 #[derive(Clone, Debug, Default)]
@@ -156,7 +157,7 @@ pub(super) fn follow(store: &Arc<Store>) {
             stores: Arc::default(),
             empty: Families::new().ok().map(Arc::new),
         };
-        if let Err(error) = crate::metrics::registry().register(Box::new(stores.clone())) {
+        if let Err(error) = registry().register(Box::new(stores.clone())) {
             tracing::error!(%error, "the metrics of `cache` can't be served");
         }
         stores

@@ -7,6 +7,7 @@ use domain::base::rdata::ComposeRecordData;
 use domain::zonefile::inplace::{Entry, ScannedRecord, Zonefile};
 
 use super::zone::{Zone, ZoneError};
+use crate::plugin::check_zone_text;
 use crate::wire::{Class, Malformed, Name, Record, Rtype};
 
 /// Octets of one zone file, what it includes counted by itself.
@@ -69,6 +70,7 @@ fn read_into(
         path: path.to_owned(),
         reason,
     };
+    check_zone_text(&String::from_utf8_lossy(&text)).map_err(syntax)?;
     let mut file = Zonefile::with_capacity(text.len() + 1);
     file.extend_from_slice(&text);
     if !text.ends_with(b"\n") {
@@ -117,8 +119,13 @@ fn own(record: &ScannedRecord) -> Result<Record, Malformed> {
     let Ok(()) = record.owner().compose(&mut owner);
     let mut data = Vec::new();
     let Ok(()) = record.data().compose_rdata(&mut data);
+    // The parser takes `a..b` for a name.
+    let (owner, _) = Name::read_plain(&owner, 0)
+        .ok()
+        .filter(|(_, end)| *end == owner.len())
+        .ok_or(Malformed("a name has an empty label"))?;
     Ok(Record {
-        owner: Name::copied(&owner)?,
+        owner,
         rtype: Rtype(record.rtype().to_int()),
         class: Class(record.class().to_int()),
         ttl: record.ttl().as_secs(),

@@ -6,8 +6,8 @@ use super::shape::Labels;
 use crate::plugin::{Exchange, Position, Step};
 use crate::wire::{EdeCode, HEADER_OCTETS, Name, Question, Rcode, Record, Reply, Rtype, Section};
 
-/// Names one after the other, as in CoreDNS.
-const ALIASES_CAPACITY: usize = 10;
+/// CNAME records one after the other, as in CoreDNS.
+const ALIASES_CAPACITY: usize = 11;
 
 /// Where aliases lead.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ pub(super) fn push_aliases(reply: &mut Reply, names: &[Name], ttl: u32) -> [u8; 
         reply.push_wire(Section::Answer, 0, &fixed);
         let at = reply.octets().len();
         reply.push_wire(Section::Answer, 1, name.as_wire());
-        // Eleven names are far from the end of what pointers reach.
+        // That many names are far from the end of what pointers reach.
         owner = super::answer::pointer(at).unwrap_or(owner);
     }
     owner

@@ -13,6 +13,8 @@ mod handler;
 pub mod index;
 mod metrics;
 mod name_server;
+#[cfg(test)]
+mod objects;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -99,21 +101,18 @@ pub(super) fn setup(setup: &mut Setup<'_>) -> Result<Vec<Arc<dyn Plugin>>, Confi
 }
 
 /// The addresses that clients may know this server by: those it is bound to, or else those of
-/// the machine. Loopback is left out unless that is all it is bound to.
+/// the machine that others can reach.
 fn own_addresses(bound: &[IpAddr]) -> Vec<IpAddr> {
-    let mut addresses: Vec<IpAddr> = if bound.is_empty() {
+    let bound = bound.iter().filter(|address| !address.is_unspecified());
+    let mut addresses: Vec<IpAddr> = bound.copied().collect();
+    if addresses.is_empty() {
         let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
-        let addresses = interfaces.filter_map(|interface| {
+        let of_interfaces = interfaces.filter_map(|interface| {
             let address = interface.address?;
             let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
             v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
         });
-        addresses.collect()
-    } else {
-        bound.to_vec()
-    };
-    if bound.is_empty() || !addresses.iter().all(IpAddr::is_loopback) {
-        addresses.retain(|address| !address.is_loopback());
+        addresses.extend(of_interfaces.filter(|address: &IpAddr| !address.is_loopback()));
     }
     addresses.sort_unstable();
     addresses.dedup();

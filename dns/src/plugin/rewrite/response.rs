@@ -27,10 +27,7 @@ pub(super) enum ResponseRule {
 #[derive(Clone, Debug)]
 pub(super) enum Rewriter {
     /// This name, and names below it.
-    Remap {
-        from: Name,
-        to: Name,
-    },
+    Remap(Box<Remap>),
     /// The end of the text.
     Suffix {
         from: String,
@@ -40,6 +37,14 @@ pub(super) enum Rewriter {
         pattern: Regex,
         to: String,
     },
+}
+
+/// Two names, boxed because a name is long.
+#[derive(Clone, Debug)]
+pub(super) struct Remap {
+    /// In lower case.
+    pub(super) from: Name,
+    pub(super) to: Name,
 }
 
 /// `rewrite cname`
@@ -53,9 +58,10 @@ impl Rewriter {
     /// The other name; `None` to leave it as it is, also where it would be none.
     fn rewrite(&self, name: &Name) -> Option<Name> {
         match self {
-            Self::Remap { from, to } => {
+            Self::Remap(remap) => {
+                let Remap { from, to } = &**remap;
                 let lower = name.to_lower();
-                let below = lower.suffix_at(&from.to_lower())?;
+                let below = lower.suffix_at(from)?;
                 let labels = name.label_count() - from.label_count();
                 if below == 0 {
                     return Some(to.clone());

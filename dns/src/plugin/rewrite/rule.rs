@@ -1,6 +1,6 @@
 use super::edns::{EdnsRule, Options};
 use super::matcher::Matcher;
-use super::response::{CnameRule, ResponseRule, Rewriter};
+use super::response::{CnameRule, Remap, ResponseRule, Rewriter};
 use crate::plugin::Exchange;
 use crate::wire::{Class, Name, Rcode, Rtype};
 
@@ -75,7 +75,7 @@ impl Rule {
     /// Tries the rule. Says whether it did anything.
     pub(super) fn apply(&self, exchange: &mut Exchange, work: &mut Work) -> Result<bool, NotAName> {
         match &self.field {
-            Field::Name(rule) => return rule.apply(exchange, work),
+            Field::Name(rule) => rule.apply(exchange, work),
             Field::Type { from, to } => {
                 let done = exchange.question.rtype == *from;
                 if done {
@@ -154,10 +154,10 @@ impl NameRule {
                 from: self.to.clone(),
                 to: from.clone(),
             },
-            _ => Rewriter::Remap {
-                from: new.clone(),
+            _ => Rewriter::Remap(Box::new(Remap {
+                from: new.to_lower(),
                 to: old.clone(),
-            },
+            })),
         };
         [
             ResponseRule::Names(rewriter.clone()),

@@ -448,12 +448,19 @@ fn targets_of_cnames_are_rewritten_and_looked_up() {
     );
 }
 
+/// Rule, options of the client, options behind, options in the reply.
+type EdnsCase<'c> = (
+    &'c str,
+    &'c [(u16, &'c [u8])],
+    &'c str,
+    &'c [(u16, &'c [u8])],
+);
+
 #[test]
 fn edns_options_are_changed_for_those_behind() {
     let client = &[(0xffee, b"old".as_slice()), (0xfff0, b"other".as_slice())][..];
     let none: &[(u16, &[u8])] = &[];
-    // (rule, options of the client, options behind, options in the reply)
-    let cases: &[(&str, &[(u16, &[u8])], &str, &[(u16, &[u8])])] = &[
+    let cases: &[EdnsCase<'_>] = &[
         (
             "local set 0xffee 0x616263",
             none,

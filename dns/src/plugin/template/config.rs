@@ -47,7 +47,7 @@ pub(super) struct Part {
 #[derive(Debug)]
 pub(super) enum PartRecord {
     /// The same for every question.
-    Constant(Option<Record>),
+    Constant(Option<Box<Record>>),
     Made(Program),
 }
 
@@ -143,7 +143,7 @@ fn read_part(text: &Token) -> Result<Part, ConfigError> {
     }
     let record = if program.is_constant() {
         let record = record_from_text(text).map_err(|problem| text.error(problem))?;
-        PartRecord::Constant(record)
+        PartRecord::Constant(record.map(Box::new))
     } else {
         PartRecord::Made(program)
     };

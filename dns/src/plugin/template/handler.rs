@@ -51,7 +51,7 @@ fn make(section: &str, parts: &[Part], labels: Labels<'_>) -> Result<Vec<Record>
     let mut records = Vec::with_capacity(parts.len());
     for part in parts {
         match &part.record {
-            PartRecord::Constant(record) => records.extend(record.clone()),
+            PartRecord::Constant(record) => records.extend(record.as_deref().cloned()),
             PartRecord::Made(program) => {
                 let text = program.run(labels.data).map_err(|problem| {
                     labels.template_failed(section, &part.text);

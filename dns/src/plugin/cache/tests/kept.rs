@@ -2,13 +2,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::TextEncoder;
-
 use super::super::config::Config;
 use super::super::store::Store;
 use super::super::survey::ttl_s;
 use super::{Says, Scene, asking, gone, says};
 use crate::corefile;
+use crate::metrics::registry;
 use crate::plugin::Environment;
 use crate::plugin::trial::{Trial, query, record, reply};
 use crate::wire::{Kind, Rcode};
@@ -480,8 +479,7 @@ async fn a_reload_keeps_what_is_there_while_the_line_stays_the_same() {
 async fn a_cache_keeps_no_more_than_its_capacity_and_its_octets() {
     let scene = Scene::new("cache 3600 cap.o {\nsuccess 1000\ndenial 1000\n}");
     let value = |start: &str| {
-        let text = TextEncoder::new().encode_to_string(&prometheus::gather());
-        let text = text.unwrap();
+        let text = registry().render().unwrap();
         let mut lines = text.lines().filter(|line| line.starts_with(start));
         let line = lines.find(|line| line.contains("cap.o")).expect(start);
         line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
@@ -521,9 +519,7 @@ async fn metrics_count_what_happened_under_the_reference_names() {
     for _ in 0..2 {
         let _told = scene.at(0, "b.met.o. A").await;
     }
-    let text = TextEncoder::new()
-        .encode_to_string(&prometheus::gather())
-        .unwrap();
+    let text = registry().render().unwrap();
     for line in [
         r#"coredns_cache_entries{server="dns://:53",type="denial",view="",zones="met.o."} 1"#,
         r#"coredns_cache_entries{server="dns://:53",type="success",view="",zones="met.o."} 1"#,

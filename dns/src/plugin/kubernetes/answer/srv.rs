@@ -122,13 +122,14 @@ fn is_full(reply: &mut Reply, srv: Srv<'_>) -> bool {
     full
 }
 
-/// The groups that have ports that are meant, numbered.
+/// The groups that have ports that are meant, numbered. Endpoints without ports have no
+/// records, though they count for the weight.
 fn meant<'a>(
     endpoints: &'a Endpoints,
     filter: PortFilter<'a>,
 ) -> impl Iterator<Item = (usize, &'a Group)> {
     let groups = endpoints.groups().iter().enumerate();
-    groups.filter(move |(_, group)| group.matching_ports(filter) > 0)
+    groups.filter(move |(_, group)| group.port_numbers(filter).next().is_some())
 }
 
 /// Those of them that have numbers: endpoints without ports are meant by a Service's own name,

@@ -56,7 +56,7 @@ pub(super) enum Term {
 }
 
 /// What ends a list of nodes.
-enum End {
+enum Ending {
     Text,
     End,
     Else,
@@ -72,9 +72,11 @@ pub(super) fn parse(pieces: Vec<Piece>) -> Result<Vec<Node>, String> {
         depth: 0,
     };
     match parser.list()? {
-        (nodes, End::Text) => Ok(nodes),
-        (_, End::End) => Err("`end` without `if`, `with` or `range`".to_owned()),
-        (_, End::Else | End::ElseIf(_)) => Err("`else` without `if`, `with` or `range`".to_owned()),
+        (nodes, Ending::Text) => Ok(nodes),
+        (_, Ending::End) => Err("`end` without `if`, `with` or `range`".to_owned()),
+        (_, Ending::Else | Ending::ElseIf(_)) => {
+            Err("`else` without `if`, `with` or `range`".to_owned())
+        }
     }
 }
 
@@ -88,7 +90,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn list(&mut self) -> Result<(Vec<Node>, End), String> {
+    fn list(&mut self) -> Result<(Vec<Node>, Ending), String> {
         self.depth += 1;
         if self.depth > NESTING_LIMIT {
             return Err(format!(
@@ -97,7 +99,7 @@ impl Parser {
         }
         let declared = self.variables.len();
         let mut nodes = Vec::new();
-        let mut end = End::Text;
+        let mut end = Ending::Text;
         while let Some(piece) = self.pieces.next() {
             let lexemes = match piece {
                 Piece::Text(text) => {
@@ -112,11 +114,11 @@ impl Parser {
                     let range = word == "range";
                     nodes.push(self.block(lexemes, range)?);
                 }
-                Some("end") => end = End::End,
+                Some("end") => end = Ending::End,
                 Some("else") => match lexemes.get(1) {
-                    None => end = End::Else,
+                    None => end = Ending::Else,
                     Some(Lexeme::Word(word)) if word == "if" => {
-                        end = End::ElseIf(lexemes.get(1..).unwrap_or_default().to_vec());
+                        end = Ending::ElseIf(lexemes.get(1..).unwrap_or_default().to_vec());
                     }
                     Some(_) => return Err("expected nothing or `if` after `else`".to_owned()),
                 },
@@ -125,7 +127,7 @@ impl Parser {
                 }
                 _ => nodes.push(Node::Action(self.whole_pipe(lexemes)?)),
             }
-            if !matches!(end, End::Text) {
+            if !matches!(end, Ending::Text) {
                 break;
             }
         }
@@ -143,10 +145,10 @@ impl Parser {
             let (body, end) = self.list()?;
             arms.push((pipe, body));
             match end {
-                End::End => break Vec::new(),
-                End::Else => break self.rest_after_else()?,
-                End::ElseIf(next) => lexemes = next,
-                End::Text => return Err("`if` without `end`".to_owned()),
+                Ending::End => break Vec::new(),
+                Ending::Else => break self.rest_after_else()?,
+                Ending::ElseIf(next) => lexemes = next,
+                Ending::Text => return Err("`if` without `end`".to_owned()),
             }
         };
         self.variables.truncate(declared);
@@ -164,10 +166,10 @@ impl Parser {
         let (body, end) = self.list()?;
         self.dot_is_root = dot_is_root;
         let otherwise = match end {
-            End::End => Vec::new(),
-            End::Else => self.rest_after_else()?,
-            End::ElseIf(_) => return Err("`else if` belongs to `if`".to_owned()),
-            End::Text => return Err("`with` or `range` without `end`".to_owned()),
+            Ending::End => Vec::new(),
+            Ending::Else => self.rest_after_else()?,
+            Ending::ElseIf(_) => return Err("`else if` belongs to `if`".to_owned()),
+            Ending::Text => return Err("`with` or `range` without `end`".to_owned()),
         };
         self.variables.truncate(declared);
         Ok(if range {
@@ -187,7 +189,7 @@ impl Parser {
 
     fn rest_after_else(&mut self) -> Result<Vec<Node>, String> {
         match self.list()? {
-            (nodes, End::End) => Ok(nodes),
+            (nodes, Ending::End) => Ok(nodes),
             _ => Err("`else` without `end`".to_owned()),
         }
     }

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::{Data, Program, Value};
 
 fn data() -> Data {
@@ -226,5 +228,63 @@ fn values_that_do_not_fit_fail_when_it_runs() {
     for (text, expected) in cases {
         let problem = Program::parse(text).unwrap().run(&data()).expect_err(text);
         assert!(problem.contains(expected), "{text}: {problem}");
+    }
+}
+
+fn pieces() -> impl Strategy<Value = String> {
+    let words = [
+        "{{",
+        "}}",
+        " ",
+        "-",
+        ".",
+        "$",
+        "$x",
+        ":=",
+        "=",
+        "|",
+        "(",
+        ")",
+        ",",
+        "if",
+        "else",
+        "end",
+        "range",
+        "with",
+        ".Match",
+        ".Group.a",
+        ".Name",
+        "index",
+        "slice",
+        "printf",
+        "\"%05d%s\"",
+        "parseInt",
+        "16",
+        "8",
+        "-1",
+        "eq",
+        "and",
+        "`x`",
+        "\"",
+        "\\",
+        "/*",
+        "*/",
+        "true",
+        "\u{e9}",
+        "text",
+    ];
+    let word = prop::sample::select(words.to_vec());
+    let action = prop::collection::vec(word.clone(), 1..8)
+        .prop_map(|words| format!("{{{{ {} }}}}", words.join(" ")));
+    prop::collection::vec(prop_oneof![action, word.prop_map(str::to_owned)], 0..10)
+        .prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn no_template_makes_the_language_panic(text in pieces()) {
+        if let Ok(program) = Program::parse(&text) {
+            let _ = program.run(&data());
+        }
     }
 }
