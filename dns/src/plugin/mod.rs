@@ -12,8 +12,8 @@
 
 pub mod acl;
 pub mod any;
-pub mod bind;
 pub mod autopath;
+pub mod bind;
 pub mod bufsize;
 pub mod cache;
 mod chain;
