@@ -163,7 +163,9 @@ impl Findings {
         match output {
             Err(error) => self.0.push(format!("{what}: {error:#}")),
             Ok(output) => {
-                for word in needed.iter().filter(|word| !output.contains(*word)) {
+                // Columns are nobody's business.
+                let flat = output.split_whitespace().collect::<Vec<_>>().join(" ");
+                for word in needed.iter().filter(|word| !flat.contains(*word)) {
                     self.0.push(format!("{what}: no `{word}` in:\n{output}"));
                 }
                 for bad in [
@@ -204,7 +206,7 @@ fn dig_nslookup_host_and_drill_understand_it() -> Result<()> {
             &[
                 "status: NOERROR",
                 "qr aa rd",
-                "svc1.default.svc.cluster.local. 30 IN\tA\t10.96.0.7",
+                "svc1.default.svc.cluster.local. 30 IN A 10.96.0.7",
                 "EDNS: version: 0",
             ],
         ),
@@ -235,17 +237,17 @@ fn dig_nslookup_host_and_drill_understand_it() -> Result<()> {
         ),
         (
             &["dig", &at, "nope.default.svc.cluster.local"],
-            &["status: NXDOMAIN", "IN\tSOA\tns.dns.cluster.local."],
+            &["status: NXDOMAIN", "IN SOA ns.dns.cluster.local."],
         ),
         (
             &["dig", &at, "AAAA", svc1],
             &[
                 "status: NOERROR",
                 "ANSWER: 0",
-                "IN\tSOA\tns.dns.cluster.local.",
+                "IN SOA ns.dns.cluster.local.",
             ],
         ),
-        (&["dig", &at, many], &["ANSWER: 120", "Retrying in TCP"]),
+        (&["dig", &at, many], &["ANSWER: 120", "retrying in TCP"]),
         (
             &["dig", &at, "+edns=1", "+noednsnegotiation", svc1],
             &["status: BADVERS"],
@@ -284,19 +286,14 @@ fn dig_nslookup_host_and_drill_understand_it() -> Result<()> {
         ),
     ];
     for (command, needed) in cases {
-        let output = stand
-            .client(command)
-            .map(|output| output.replace("\t30\t", " 30 "));
+        let output = stand.client(command);
         findings.check(&command.join(" "), output, needed);
     }
     let searching = stand.resolving(&resolv_conf(""), &["nslookup", "svc1"]);
     findings.check(
         "nslookup through the search path",
         searching,
-        &[
-            "Name:\tsvc1.default.svc.cluster.local",
-            "Address: 10.96.0.7",
-        ],
+        &["Name: svc1.default.svc.cluster.local", "Address: 10.96.0.7"],
     );
     let searching = stand.resolving(&resolv_conf(""), &["nslookup", "www.example.org"]);
     findings.check(

@@ -381,6 +381,145 @@ fn a_reload_keeps_the_cluster_and_the_cache() -> Result<()> {
     wait_address(&client, "after", "10.96.0.8")
 }
 
+/// As the kubelet replaces a ConfigMap: the file is a link, and what it leads through changes.
+#[test]
+fn a_corefile_behind_links_is_noticed() -> Result<()> {
+    use std::os::unix::fs::symlink;
+    let corefile = COREFILE.replace(
+        "    loadbalance\n",
+        "    loadbalance\n    reload 2s 1s\n    import $DIR/mount/extra\n",
+    );
+    let setup = Setup::new(&corefile).with_objects(&objects());
+    let dir = tempfile::tempdir()?;
+    let corefile = corefile.replace("$DIR/mount", &dir.path().display().to_string());
+    for (version, seconds) in [
+        ("one", "template ANY ANY one.example {\n rcode REFUSED\n}\n"),
+        ("two", "template ANY ANY two.example {\n rcode REFUSED\n}\n"),
+    ] {
+        fs::create_dir(dir.path().join(version))?;
+        fs::write(dir.path().join(version).join("extra"), seconds)?;
+    }
+    symlink("one", dir.path().join("..data"))?;
+    symlink("..data/extra", dir.path().join("extra"))?;
+    let server = DnsServer::start(Setup { corefile, ..setup })?;
+    let client = server.client();
+    ensure!(client.ask("a.one.example.", "A")?.rcode == "REFUSED");
+    ensure!(client.ask("a.two.example.", "A")?.rcode == "SERVFAIL");
+    symlink("two", dir.path().join("..data_tmp"))?;
+    fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data"))?;
+    wait_for("the new import", PATIENCE, POLL, || {
+        Ok(client.ask("a.two.example.", "A")?.rcode == "REFUSED")
+    })?;
+    ensure!(client.ask("a.one.example.", "A")?.rcode == "SERVFAIL");
+    Ok(())
+}
+
+#[test]
+fn a_reload_opens_new_ports_and_closes_old_ones() -> Result<()> {
+    let server = DnsServer::start(setup())?;
+    let client = server.client();
+    let other = Client::new(SocketAddr::from(([127, 0, 0, 1], server.ports().dot)));
+    let load = Load::start(client);
+    let block = ".:$DOT {\n    bind 127.0.0.1\n    kubernetes cluster.local\n}\n";
+    server.replace_corefile(&format!("{COREFILE}{block}"))?;
+    server.signal(Signal::SIGUSR1)?;
+    wait_for("the new port", PATIENCE, POLL, || {
+        Ok(other
+            .with_patience(Duration::from_millis(200))
+            .ask(NAME, "A")
+            .is_ok_and(|reply| reply.data("A") == ["10.96.0.1"]))
+    })?;
+    ensure!(other.query_tcp(&Query::new(NAME, "A")?)?.data("A") == ["10.96.0.1"]);
+    server.replace_corefile(COREFILE)?;
+    server.signal(Signal::SIGUSR1)?;
+    wait_for("the end of the port", PATIENCE, POLL, || {
+        Ok(other
+            .with_patience(Duration::from_millis(200))
+            .ask(NAME, "A")
+            .is_err()
+            && other.tcp().is_err())
+    })?;
+    load.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_reload_that_wants_a_taken_port_changes_nothing() -> Result<()> {
+    let server = DnsServer::start(setup())?;
+    let client = server.client();
+    let taken = TcpListener::bind(("127.0.0.1", server.ports().dot))?;
+    let block = ".:$DOT {\n    bind 127.0.0.1\n    kubernetes cluster.local\n}\n";
+    server.replace_corefile(&format!("{}{block}", COREFILE.replace("ttl 30", "ttl 14")))?;
+    server.signal(Signal::SIGUSR1)?;
+    wait_for("the failed reload in the metrics", PATIENCE, POLL, || {
+        Ok(server.metric_sum("coredns_reload_failed_total", &[])? > 0.0)
+    })?;
+    server.wait_log(&taken.local_addr()?.to_string(), PATIENCE)?;
+    ensure!(ttl(&client)? == 30);
+    ensure!(server.ready()?.status == 200 && server.health()?.status == 200);
+    Ok(())
+}
+
+#[test]
+fn a_thousand_pipelined_queries_are_all_answered() -> Result<()> {
+    const QUERIES: usize = 1000;
+    let server = DnsServer::start(setup())?;
+    let mut stream = server.client().tcp()?;
+    let (mut octets, mut ids) = (Vec::new(), BTreeSet::new());
+    for _ in 0..QUERIES {
+        let query = Query::new(NAME, "A")?;
+        let message = query.encode()?;
+        octets.extend(u16::try_from(message.len())?.to_be_bytes());
+        octets.extend(message);
+        ids.insert(query.id);
+    }
+    stream.send_raw(&octets)?;
+    for left in (0..QUERIES).rev() {
+        let bytes = stream
+            .receive()?
+            .with_context(|| format!("{} replies are missing", left + 1))?;
+        let reply = Reply::decode(bytes)?;
+        ensure!(
+            reply.data("A") == ["10.96.0.1"] && ids.remove(&reply.id),
+            "{reply}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn the_log_has_the_reference_s_form() -> Result<()> {
+    let corefile = COREFILE.replace("    errors\n", "    errors\n    log\n");
+    let server = DnsServer::start(Setup::new(&corefile).with_objects(&objects()))?;
+    let client = server.client();
+    let mut query = Query::new(NAME, "A")?;
+    query.id = 12345;
+    client.query(&query)?;
+    client.query_tcp(&query.with_edns(1232))?;
+    for (id, start) in [
+        (
+            12345,
+            format!("\"A IN {NAME} udp 48 false 512\" NOERROR qr,aa,rd "),
+        ),
+        (
+            12345,
+            format!("\"A IN {NAME} tcp 59 false 65535\" NOERROR qr,aa,rd "),
+        ),
+    ] {
+        server.wait_log(&format!(" - {id} {start}"), PATIENCE)?;
+    }
+    let log = server.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains(" udp 48 "))
+        .context("no line")?;
+    ensure!(
+        line.starts_with("[INFO] 127.0.0.1:") && line.ends_with('s'),
+        "{line}"
+    );
+    Ok(())
+}
+
 #[test]
 fn a_bad_corefile_on_reload_keeps_the_old_one() -> Result<()> {
     let server = DnsServer::start(setup())?;
