@@ -1,5 +1,10 @@
 //! What the index of a big cluster costs in memory, beside the objects it is made from.
 
+#![expect(
+    clippy::expect_used,
+    reason = "clippy.toml allows it in tests, but not in what tests share"
+)]
+
 use std::fmt::Write;
 use std::fs;
 
