@@ -232,11 +232,6 @@ where
             asked: Mutex::default(),
         })
     }
-
-    /// How often it was asked.
-    pub(crate) fn times(&self) -> usize {
-        self.asked.lock().expect("unpoisoned").len()
-    }
 }
 
 impl<F> Debug for Behind<F> {

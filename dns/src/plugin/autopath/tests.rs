@@ -41,7 +41,7 @@ fn told(exchange: &Exchange) -> String {
 
 const RESOLV_CONF: &str = "nameserver 10.96.0.10\nsearch old\nsearch ns.svc.cluster.local Example.org com\noptions ndots:5\n";
 
-fn with_file(zones: &str) -> (Trial, Arc<dyn Fn() -> Vec<String> + Send + Sync>) {
+fn with_file(zones: &str) -> (Trial, impl Fn() -> Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("resolv.conf");
     fs::write(&file, RESOLV_CONF).unwrap();
@@ -51,10 +51,7 @@ fn with_file(zones: &str) -> (Trial, Arc<dyn Fn() -> Vec<String> + Send + Sync>)
         move || std::mem::take(&mut *behind.asked.lock().unwrap())
     };
     let directives = format!("autopath {zones} {}", file.display());
-    (
-        Trial::new(&directives, vec![behind]).unwrap(),
-        Arc::new(asked),
-    )
+    (Trial::new(&directives, vec![behind]).unwrap(), asked)
 }
 
 #[test]
