@@ -5,8 +5,8 @@ use switchyard_tests::testbed::{Place, Testbed};
 
 use super::dns;
 
-/// Who asks: another node's pod than the server's.
-const FROM: Place = Place::Pod11;
+/// Who asks: a pod of the other node than the server's.
+const FROM: Place = Place::Pod21;
 
 /// One command, and words that its output must have.
 struct Ask {
@@ -97,7 +97,7 @@ const ASKS: [Ask; 13] = [
 /// An answer without the words it must have.
 pub(super) fn run(bed: &Testbed) -> Result<()> {
     println!(
-        "\nDNS, asked from {FROM} (10.96.0.10 → the proxy's rules → switchyard-dns in pod22):"
+        "\nDNS, asked from {FROM} (10.96.0.10 → the proxy's rules → switchyard-dns in pod12):"
     );
     let mut wrong = 0_usize;
     for ask in &ASKS {

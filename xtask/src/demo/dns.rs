@@ -11,8 +11,8 @@ use switchyard_tests::testbed::{Place, Testbed, wait_for};
 
 use super::built;
 
-/// Where the Service's only endpoint is.
-const SERVER: Place = Place::Pod22;
+/// Where the Service's only endpoint is: the pod without a server on port 8080, where /health is.
+const SERVER: Place = Place::Pod12;
 /// It reads its manifests within milliseconds.
 const START_LIMIT: Duration = Duration::from_secs(20);
 const POLL_EVERY: Duration = Duration::from_millis(20);

@@ -1,8 +1,12 @@
+use std::net::IpAddr;
 use std::time::Duration;
+
+use std::net::IpAddr;
 
 use futures::future::BoxFuture;
 
 use super::answer::push_soa;
+use super::config::PodMode;
 use super::external::{End, push_aliases};
 use super::find::{Asked, Verdict};
 use super::shape::Labels;
@@ -109,7 +113,30 @@ enum Outcome {
     Outside(Vec<Name>),
 }
 
+/// Of two labels or one before a zone; `None` if the name would be too long.
+fn domain(labels: &[&str], zone: &Name) -> Option<Name> {
+    let labels = labels.iter().map(|label| label.as_bytes());
+    Name::from_labels(labels).ok()?.followed_by(zone).ok()
+}
+
 impl Plugin for Kubernetes {
+    fn search_path(&self, name: &Name, client: IpAddr) -> Option<Vec<Name>> {
+        if self.pods != PodMode::Verified {
+            return None;
+        }
+        let (zone, _) = self.zone_of(name, &Labels::new(name))?;
+        // The address of a node is many pods'.
+        let pod = self
+            .index
+            .pod_with(client)
+            .filter(|pod| !pod.host_network)?;
+        Some(vec![
+            domain(&[&pod.name.namespace, "svc"], &zone.name)?,
+            domain(&["svc"], &zone.name)?,
+            zone.name.clone(),
+        ])
+    }
+
     fn name(&self) -> &'static str {
         "kubernetes"
     }
@@ -146,6 +173,16 @@ impl Plugin for Kubernetes {
 
     fn zone_records(&self, zone: &Name) -> Option<Vec<Record>> {
         self.transferred(zone).map(|zone| self.all_records(zone))
+    }
+
+    fn search_path(&self, name: &Name, client: IpAddr) -> Option<Vec<Name>> {
+        let (zone, _) = self.zone_of(name, &Labels::new(name))?;
+        let pod = self.index.pod_with(client)?;
+        let svc = Name::from_labels([&b"svc"[..]]).ok()?;
+        let svc = svc.followed_by(&zone.name).ok()?;
+        let namespace = Name::from_labels([pod.name.namespace.as_bytes()]).ok()?;
+        let own = namespace.followed_by(&svc).ok()?;
+        Some(vec![own, svc, zone.name.clone()])
     }
 
     fn startup_timeout(&self) -> Duration {

@@ -92,6 +92,12 @@ impl Slot {
         self.namespace.is_exposed()
     }
 
+    /// Whether it and its endpoints have names.
+    fn has_names(&self) -> bool {
+        let kind = &self.answers.load().kind;
+        self.is_exposed() && matches!(kind, Kind::ClusterIp | Kind::Headless)
+    }
+
     /// What it is answered with, as of now.
     pub fn answers(&self) -> arc_swap::Guard<Arc<Answers>> {
         self.answers.load()
@@ -183,17 +189,18 @@ impl Index {
     /// The first Service that has this address as its own.
     pub fn service_with(&self, address: IpAddr, mut each: impl FnMut(&Slot)) {
         self.cluster_ips.find(address, |slot| {
-            if slot.is_exposed() {
+            let is_it = slot.has_names();
+            if is_it {
                 each(slot);
             }
-            slot.is_exposed()
+            is_it
         });
     }
 
     /// The Services that have an endpoint with this address.
     pub fn services_behind(&self, address: IpAddr, mut each: impl FnMut(&Slot)) {
         self.endpoint_ips.find(address, |slot| {
-            if slot.is_exposed() {
+            if slot.has_names() {
                 each(slot);
             }
             false

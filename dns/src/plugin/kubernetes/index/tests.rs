@@ -37,7 +37,7 @@ fn addresses(index: &Index) -> Option<BTreeSet<u8>> {
 fn changes_one_by_one_lead_where_a_restart_leads() {
     let mut cluster = Cluster::new(&["default"]);
     let index = index(&cluster);
-    let mut tell = |cluster: &mut Cluster, make: &dyn Fn(&mut Cluster) -> Vec<Change>| {
+    let tell = |cluster: &mut Cluster, make: &dyn Fn(&mut Cluster) -> Vec<Change>| {
         for change in make(cluster) {
             index.change(&cluster.store, &change);
         }
