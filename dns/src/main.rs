@@ -45,7 +45,8 @@ fn serve(flags: &Flags) -> anyhow::Result<ExitCode> {
     // Follows the quota of the control group.
     let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cpus.min(WORKERS_MAX))
+        // Half of them: workers that wake each other cost more than one that is busy.
+        .worker_threads((cpus / 2).clamp(1, WORKERS_MAX))
         .enable_all()
         .build()
         .context("starting the runtime")?;

@@ -1,7 +1,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use std::net::IpAddr;
 
 use futures::future::BoxFuture;
 
@@ -173,16 +172,6 @@ impl Plugin for Kubernetes {
 
     fn zone_records(&self, zone: &Name) -> Option<Vec<Record>> {
         self.transferred(zone).map(|zone| self.all_records(zone))
-    }
-
-    fn search_path(&self, name: &Name, client: IpAddr) -> Option<Vec<Name>> {
-        let (zone, _) = self.zone_of(name, &Labels::new(name))?;
-        let pod = self.index.pod_with(client)?;
-        let svc = Name::from_labels([&b"svc"[..]]).ok()?;
-        let svc = svc.followed_by(&zone.name).ok()?;
-        let namespace = Name::from_labels([pod.name.namespace.as_bytes()]).ok()?;
-        let own = namespace.followed_by(&svc).ok()?;
-        Some(vec![own, svc, zone.name.clone()])
     }
 
     fn startup_timeout(&self) -> Duration {
