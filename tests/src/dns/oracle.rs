@@ -82,7 +82,6 @@ impl Oracle {
         for service in of_kind(objects, "Service") {
             oracle.add_service(service, objects);
         }
-        oracle.add_reverse(objects);
         for pod in of_kind(objects, "Pod") {
             oracle.add_pod(pod);
         }
@@ -342,25 +341,8 @@ impl Oracle {
                 &endpoint.ports,
                 |_| true,
             );
-        }
-    }
-
-    /// The PTR records of endpoints: of all slices, whatever their Service is, as in the reference.
-    fn add_reverse(&mut self, objects: &[Value]) {
-        let mut services = BTreeSet::new();
-        for slice in of_kind(objects, "EndpointSlice") {
-            let meta = &slice["metadata"];
-            let service = text(&meta["labels"]["kubernetes.io/service-name"]);
-            services.insert((text(&meta["namespace"]), service));
-        }
-        for (namespace, service) in services {
-            if !self.namespaces.contains(namespace) {
-                continue;
-            }
-            for endpoint in self.endpoints(namespace, service, objects) {
-                let names = self.reverse.entry(endpoint.ip).or_default();
-                names.insert(endpoint.name);
-            }
+            let names = self.reverse.entry(endpoint.ip).or_default();
+            names.insert(endpoint.name.clone());
         }
     }
 

@@ -95,7 +95,8 @@ impl Ports {
     }
 }
 
-fn free_udp_and_tcp() -> Result<(u16, (UdpSocket, TcpListener))> {
+/// A port of 127.0.0.1 that is free for both protocols, and what holds it.
+pub(super) fn free_udp_and_tcp() -> Result<(u16, (UdpSocket, TcpListener))> {
     const TRIES: usize = 100;
     for _ in 0..TRIES {
         let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::query::encode_name;
+use super::server::free_udp_and_tcp;
 
 /// How often its threads look whether they should end.
 const POLL_EVERY: Duration = Duration::from_millis(50);
@@ -68,9 +69,8 @@ impl Upstream {
                 encode_record(record).with_context(|| format!("upstream: {question}"))?;
             }
         }
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let (_, (udp, tcp)) = free_udp_and_tcp()?;
         let address = udp.local_addr()?;
-        let tcp = TcpListener::bind(address)?;
         udp.set_read_timeout(Some(POLL_EVERY))?;
         tcp.set_nonblocking(true)?;
         let lowered = scripts
