@@ -1,7 +1,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-
 use futures::future::BoxFuture;
 
 use super::answer::push_soa;
