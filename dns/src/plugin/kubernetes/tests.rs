@@ -486,7 +486,11 @@ fn a_transfer_has_what_answers_have() {
 
 #[test]
 fn clients_that_are_pods_have_a_search_path() {
-    let server = server(config(), true);
+    let verified = Config {
+        pods: PodMode::Verified,
+        ..config()
+    };
+    let server = server(verified, true);
     let plugin = server.chain.plugins().first().expect("the plugin");
     let name = Name::from_text("x.podns.svc.cluster.local.").expect("a name");
     let of = |client: &str| plugin.search_path(&name, client.parse().expect(client));
