@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
+use switchyard_operation::http::{Reply, serve};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::page::{Page, Readiness, Reply};
-use super::server::serve;
+use super::page::{Page, Readiness};
+use crate::metrics::count::HTTP_REFUSED;
 
 /// Connections that the kernel keeps for us until they are accepted.
 const ACCEPT_BACKLOG: i32 = 64;
@@ -106,7 +107,7 @@ impl Endpoints {
             let shown = Arc::new(ArcSwap::from_pointee(shown(pages)));
             let answering = Arc::clone(&shown);
             let answer = move |path: &str| answering.load().answer(path);
-            let serving = tokio::spawn(serve(listener, answer));
+            let serving = tokio::spawn(serve(listener, || HTTP_REFUSED.inc(), answer));
             self.open.insert(address, Endpoint { shown, serving });
         }
     }

@@ -4,7 +4,6 @@ mod address;
 mod endpoints;
 mod page;
 mod self_check;
-mod server;
 
 pub use address::listen_address;
 pub use endpoints::{EndpointError, Endpoints, Prepared};

@@ -3,11 +3,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::StatusCode;
+use switchyard_operation::http::{Reply, TEXT};
 
 use crate::metrics::{CONTENT_TYPE, registry};
 use crate::plugin::Plugin;
-
-const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What an endpoint can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,13 +17,6 @@ pub enum Page {
     Ready,
     /// `/metrics`.
     Metrics,
-}
-
-/// A whole answer.
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) content_type: &'static str,
-    pub(super) body: String,
 }
 
 /// Whether the plugins of one configuration are ready.
@@ -101,35 +93,21 @@ impl Page {
 
     pub(super) fn answer(self, readiness: &Readiness) -> Reply {
         match self {
-            Self::Health => Reply::text(StatusCode::OK, "OK"),
+            Self::Health => plain(StatusCode::OK, "OK"),
             Self::Ready => match readiness.missing() {
-                None => Reply::text(StatusCode::OK, "OK"),
-                Some(missing) => Reply::text(StatusCode::SERVICE_UNAVAILABLE, missing),
+                None => plain(StatusCode::OK, "OK"),
+                Some(missing) => plain(StatusCode::SERVICE_UNAVAILABLE, missing),
             },
             Self::Metrics => match registry().render() {
-                Ok(text) => Reply {
-                    status: StatusCode::OK,
-                    content_type: CONTENT_TYPE,
-                    body: text,
-                },
-                Err(error) => Reply::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+                Ok(text) => Reply::new(StatusCode::OK, CONTENT_TYPE, text),
+                Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             },
         }
     }
 }
 
-impl Reply {
-    fn text(status: StatusCode, body: impl Into<String>) -> Self {
-        Self {
-            status,
-            content_type: TEXT,
-            body: body.into(),
-        }
-    }
-
-    pub(super) fn not_found() -> Self {
-        Self::text(StatusCode::NOT_FOUND, "404 page not found\n")
-    }
+fn plain(status: StatusCode, body: impl Into<String>) -> Reply {
+    Reply::new(status, TEXT, body.into())
 }
 
 #[cfg(test)]

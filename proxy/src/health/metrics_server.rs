@@ -7,22 +7,26 @@ use std::sync::Arc;
 use hyper::StatusCode;
 
 use super::bind::listen_with_retry;
-use super::http::{self, Reply, TEXT};
 use crate::metrics::{self, Metrics};
+use switchyard_operation::http::{self, Reply, TEXT};
 
 /// Serves until dropped; waits for the address if somebody else has it. `proxy_mode` is the
 /// mode that runs: `iptables`, `nftables`, ...
 pub async fn serve(address: SocketAddr, proxy_mode: &'static str, metrics: Arc<Metrics>) {
     let (listener, _closer) = listen_with_retry("metrics server", address).await;
     let source = Arc::clone(&metrics);
-    http::serve(listener, metrics, move |path| match path {
-        "/healthz" => Reply::new(StatusCode::OK, TEXT, "ok".to_owned()),
-        "/proxyMode" => Reply::new(StatusCode::OK, TEXT, proxy_mode.to_owned()),
-        "/metrics" => match source.render() {
-            Ok(text) => Reply::new(StatusCode::OK, metrics::CONTENT_TYPE, text),
-            Err(error) => Reply::failed(&error),
+    http::serve(
+        listener,
+        move || metrics.http_refused.inc(()),
+        move |path| match path {
+            "/healthz" => Reply::new(StatusCode::OK, TEXT, "ok".to_owned()),
+            "/proxyMode" => Reply::new(StatusCode::OK, TEXT, proxy_mode.to_owned()),
+            "/metrics" => match source.render() {
+                Ok(text) => Reply::new(StatusCode::OK, metrics::CONTENT_TYPE, text),
+                Err(error) => Reply::failed(&error),
+            },
+            _ => Reply::not_found(),
         },
-        _ => Reply::not_found(),
-    })
+    )
     .await;
 }

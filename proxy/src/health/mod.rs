@@ -7,13 +7,12 @@
 //!   `externalTrafficPolicy: Local`.
 
 mod bind;
-mod http;
 pub mod metrics_server;
 pub mod proxy_health;
 mod service_checks;
 mod state;
 
 pub use bind::BIND_RETRY_S;
-pub use http::{CONNECTION_LIFETIME_S, HEADER_TIMEOUT_S, MAX_CONNECTIONS};
 pub use service_checks::ServiceChecks;
 pub use state::{FamilyReport, Moment, Report, SharedState, State};
+pub use switchyard_operation::http::{CONNECTION_LIFETIME_S, HEADER_TIMEOUT_S, MAX_CONNECTIONS};

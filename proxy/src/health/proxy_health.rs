@@ -7,30 +7,34 @@ use std::sync::Arc;
 use hyper::StatusCode;
 
 use super::bind::listen_with_retry;
-use super::http::{self, JSON, Reply};
 use super::state::{Moment, Report, SharedState};
 use crate::metrics::{HealthCode, Metrics};
+use switchyard_operation::http::{self, JSON, Reply};
 
 /// Serves until dropped; waits for the address if somebody else has it.
 pub async fn serve(address: SocketAddr, state: SharedState, metrics: Arc<Metrics>) {
     let (listener, _closer) = listen_with_retry("health server", address).await;
     let counted = Arc::clone(&metrics);
-    http::serve(listener, metrics, move |path| {
-        let report = || state.lock().report(Moment::now());
-        match path {
-            "/healthz" => {
-                let report = report();
-                counted.healthz.inc(code(report.healthz_ok()));
-                reply(report.healthz_ok(), Report::healthz_json(&report))
+    http::serve(
+        listener,
+        move || metrics.http_refused.inc(()),
+        move |path| {
+            let report = || state.lock().report(Moment::now());
+            match path {
+                "/healthz" => {
+                    let report = report();
+                    counted.healthz.inc(code(report.healthz_ok()));
+                    reply(report.healthz_ok(), Report::healthz_json(&report))
+                }
+                "/livez" => {
+                    let report = report();
+                    counted.livez.inc(code(report.livez_ok()));
+                    reply(report.livez_ok(), Report::livez_json(&report))
+                }
+                _ => Reply::not_found(),
             }
-            "/livez" => {
-                let report = report();
-                counted.livez.inc(code(report.livez_ok()));
-                reply(report.livez_ok(), Report::livez_json(&report))
-            }
-            _ => Reply::not_found(),
-        }
-    })
+        },
+    )
     .await;
 }
 

@@ -10,11 +10,11 @@ use switchyard_cluster::object::ObjectName;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::http::{self, JSON, Reply};
 use super::state::{Moment, SharedState};
 use crate::listen::{Closer, listen};
 use crate::metrics::Metrics;
 use crate::plan::HealthCheck;
+use switchyard_operation::http::{self, JSON, Reply};
 
 const WEIGHT_HEADER: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
@@ -128,7 +128,9 @@ impl ServiceChecks {
                 Ok((listener, closer)) => {
                     tracing::info!(%service, %address, "health-check node port open");
                     let answer = answer(service, &open.local_endpoints, &self.state);
-                    let task = http::serve(listener, Arc::clone(&self.metrics), answer);
+                    let metrics = Arc::clone(&self.metrics);
+                    let refused = move || metrics.http_refused.inc(());
+                    let task = http::serve(listener, refused, answer);
                     Server::Running {
                         task: self.runtime.spawn(task).abort_handle(),
                         _closer: closer,

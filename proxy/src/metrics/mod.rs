@@ -9,7 +9,6 @@ mod accounting;
 mod definition;
 mod handle;
 mod label;
-mod process;
 
 pub use definition::{Definition, MetricType, markdown};
 pub use handle::{Amount, Bytes, Counter, CpuTime, Durations, ForeignTotal, Timestamp};
@@ -221,7 +220,7 @@ impl Metrics {
     }
 
     fn look_at_process(&self) {
-        let reading = process::Reading::now();
+        let reading = switchyard_operation::process::Reading::now();
         if let Some(cpu) = reading.cpu {
             self.process_cpu.set(cpu);
         }

@@ -17,8 +17,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::metrics::Metrics;
-
 /// Seconds a client has to send the head of a request, the first and each further one.
 pub const HEADER_TIMEOUT_S: u64 = 10;
 /// Seconds after which a connection is closed whatever it does.
@@ -30,21 +28,27 @@ pub const MAX_CONNECTIONS: usize = 64;
 const ACCEPT_PAUSE_MS: u64 = 100;
 
 /// Plain text as the reference labels it.
-pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+pub const TEXT: &str = "text/plain; charset=utf-8";
 /// JSON.
-pub(super) const JSON: &str = "application/json";
+pub const JSON: &str = "application/json";
 
 /// A whole answer.
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) content_type: &'static str,
+#[derive(Debug)]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Header Content-Type.
+    pub content_type: &'static str,
     /// Headers beside the content type.
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(super) body: String,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// All of it.
+    pub body: String,
 }
 
 impl Reply {
-    pub(super) fn new(status: StatusCode, content_type: &'static str, body: String) -> Self {
+    /// Without headers beside the content type.
+    #[must_use]
+    pub const fn new(status: StatusCode, content_type: &'static str, body: String) -> Self {
         Self {
             status,
             content_type,
@@ -53,7 +57,9 @@ impl Reply {
         }
     }
 
-    pub(super) fn not_found() -> Self {
+    /// For a path that nothing is at.
+    #[must_use]
+    pub fn not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             TEXT,
@@ -62,7 +68,8 @@ impl Reply {
     }
 
     /// We could not make the answer.
-    pub(super) fn failed(error: &dyn std::error::Error) -> Self {
+    #[must_use]
+    pub fn failed(error: &dyn std::error::Error) -> Self {
         tracing::error!(%error, "an HTTP answer could not be written");
         let body = format!("{error}\n");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, TEXT, body)
@@ -80,9 +87,11 @@ impl Reply {
 }
 
 /// Answers every request on a listener by its path, until dropped. Dropping closes the
-/// listener and every connection.
-pub(super) async fn serve<F>(listener: TcpListener, metrics: Arc<Metrics>, answer: F)
+/// listener and every connection. `refused` is told of each connection over
+/// [`MAX_CONNECTIONS`].
+pub async fn serve<R, F>(listener: TcpListener, refused: R, answer: F)
 where
+    R: Fn() + Send,
     F: Fn(&str) -> Reply + Send + Sync + 'static,
 {
     let answer = Arc::new(answer);
@@ -99,7 +108,7 @@ where
         };
         while connections.try_join_next().is_some() {}
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            metrics.http_refused.inc(());
+            refused();
             continue;
         };
         let answer = Arc::clone(&answer);

@@ -9,22 +9,29 @@ use nix::unistd::{SysconfVar, sysconf};
 
 /// One reading; a field is `None` where the kernel does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Reading {
+pub struct Reading {
     /// User and system time, without children.
-    pub(super) cpu: Option<Duration>,
-    pub(super) started: Option<SystemTime>,
-    pub(super) resident_bytes: Option<u64>,
-    pub(super) virtual_bytes: Option<u64>,
+    pub cpu: Option<Duration>,
+    /// When the process started.
+    pub started: Option<SystemTime>,
+    /// Resident memory.
+    pub resident_bytes: Option<u64>,
+    /// Address space.
+    pub virtual_bytes: Option<u64>,
     /// `u64::MAX` where there is no limit.
-    pub(super) max_virtual_bytes: Option<u64>,
-    pub(super) open_fds: Option<usize>,
-    pub(super) max_fds: Option<u64>,
+    pub max_virtual_bytes: Option<u64>,
+    /// Open file descriptors.
+    pub open_fds: Option<usize>,
+    /// Limit of file descriptors; `u64::MAX` where there is none.
+    pub max_fds: Option<u64>,
     /// Received and sent in the process's network namespace.
-    pub(super) network_bytes: Option<(u64, u64)>,
+    pub network_bytes: Option<(u64, u64)>,
 }
 
 impl Reading {
-    pub(super) fn now() -> Self {
+    /// Reads what is to be read now.
+    #[must_use]
+    pub fn now() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let ticks_per_s = sysconf(SysconfVar::CLK_TCK).ok().flatten();
         let tick = ticks_per_s

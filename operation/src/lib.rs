@@ -1,0 +1,7 @@
+//! What both programs need to be run and looked at.
+//!
+//! - [`http`]: a server for small answers: health, readiness, metrics.
+//! - [`process`]: what the kernel says of our own process, for the `process_…` metrics.
+
+pub mod http;
+pub mod process;
