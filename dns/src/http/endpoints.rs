@@ -164,6 +164,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_may_have_several_pages_and_changes_them_in_place() {
         let (address, readiness) = (free(), Arc::new(Readiness::default()));
+        readiness.serve();
         let mut endpoints = Endpoints::default();
         let pages = [(address, Page::Health), (address, Page::Metrics)];
         let prepared = endpoints.prepare(pages).expect("a free port");

@@ -44,25 +44,10 @@ impl Name {
     /// # Errors
     /// If it runs out of the message, is too long, or has a pointer or an unknown label type.
     pub fn read_plain(message: &[u8], at: usize) -> Result<(Self, usize), Malformed> {
-        let mut end = at;
-        loop {
-            let Some(&label) = message.get(end) else {
-                return Err(Malformed("a name runs out of the message"));
-            };
-            let label = usize::from(label);
-            if label > LABEL_OCTETS_MAX {
-                return Err(Malformed(
-                    "a pointer or unknown label where a name is plain",
-                ));
-            }
-            end += label + 1;
-            if label == 0 {
-                break;
-            }
-        }
-        let wire = message.get(at..end);
-        let wire = wire.ok_or(Malformed("a name runs out of the message"))?;
-        Ok((Self::copied(wire)?, end))
+        let rest = message.get(at..);
+        let mut name = Self::ROOT;
+        let length = name.set_plain(rest.ok_or(Malformed("a name runs out of the message"))?)?;
+        Ok((name, at + length))
     }
 
     /// Reads a name that may be compressed at `at`; also says where it ends there.
