@@ -1,5 +1,5 @@
 use super::walk::record_at;
-use super::{Class, Malformed, Name, Rtype, u16_at};
+use super::{Class, Malformed, Name, Rtype, u16_at, u32_at};
 
 /// One record, decoded for whoever must look into it or change it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,13 @@ impl Record {
         let layout = layout(self.rtype)?;
         let (name, _) = Name::read_plain(&self.data, layout.before).ok()?;
         (layout.names == 1).then_some(name)
+    }
+
+    /// The serial of a SOA record: 20 octets from the end of its RDATA (RFC 1035 §3.3.13).
+    #[must_use]
+    pub fn soa_serial(&self) -> Option<u32> {
+        let at = self.data.len().checked_sub(20)?;
+        u32_at(&self.data, at).filter(|_| self.rtype == Rtype::SOA)
     }
 
     /// Reads the record at `at` of a message; says where it ends.

@@ -78,7 +78,7 @@ impl Zone {
             }
         }
         Ok(Self {
-            serial: serial_of(&soa),
+            serial: soa.soa_serial().unwrap_or_default(),
             origin,
             soa,
             nodes,
@@ -113,12 +113,6 @@ pub(super) fn ancestors(name: &Name, origin: &Name) -> impl Iterator<Item = Name
     let length = origin.wire_len();
     std::iter::successors(name.parent(), Name::parent)
         .take_while(move |name| name.wire_len() > length)
-}
-
-/// The serial of a SOA record: 20 octets from its end.
-pub(super) fn serial_of(soa: &Record) -> u32 {
-    let at = soa.data.len().checked_sub(20);
-    at.and_then(|at| u32_at(&soa.data, at)).unwrap_or_default()
 }
 
 /// The time a negative answer may be kept (RFC 2308 §5).

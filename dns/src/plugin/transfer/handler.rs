@@ -109,7 +109,7 @@ impl Plugin for Transfer {
         if exchange.question.rtype == Rtype::IXFR
             && let Some(theirs) = exchange.request.ixfr_serial()
             && let Some(soa) = records.first()
-            && up_to_date(theirs, soa_serial(soa))
+            && up_to_date(theirs, soa.soa_serial().unwrap_or_default())
         {
             records.truncate(1);
             exchange.answer().authoritative = true;
@@ -154,14 +154,6 @@ impl Plugin for Transfer {
             old.abort();
         }
     }
-}
-
-fn soa_serial(soa: &Record) -> u32 {
-    let at = soa.data.len().checked_sub(20);
-    let octets = at.and_then(|at| soa.data.get(at..at + 4));
-    octets
-        .and_then(|octets| octets.try_into().ok())
-        .map_or(0, u32::from_be_bytes)
 }
 
 impl Drop for Transfer {
