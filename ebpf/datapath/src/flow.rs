@@ -1,0 +1,210 @@
+//! Translation of packets at devices, both ways.
+//!
+//! A packet that comes in may get another destination, one that goes out another source; in
+//! between the kernel routes it, filters it and looks after its size, as it does with any
+//! other. A flow from client C to VIP V, sent to endpoint E, has these entries:
+//!
+//! | entry | met at | packet as it comes | becomes |
+//! |---|---|---|---|
+//! | request | ingress | C → V | C → **E** |
+//! | reply | egress | E → C | **V** → C |
+//! | masquerade | egress | C → E | **N** → E |
+//! | unmasquerade | ingress | E → N | E → **C** |
+//!
+//! The last two exist where policy hides the client; N, an address of the node with a port of
+//! ours, is chosen when the first packet goes out, since only then is it known where.
+//!
+//! What is refused is sent to port 0 of the node, where nobody can listen: the kernel's own RST
+//! or "port unreachable" goes back by the same entries, within the kernel's own limits.
+
+mod masquerade;
+mod open;
+
+use crate::Maps;
+use crate::layout::{
+    Address, Endpoint, FlowKey, FlowValue, FragmentKey, FragmentPorts, Hook, Reason, TCP, address_flags,
+    flow_flags,
+};
+use crate::maps::{FlowRef, Refusal};
+use crate::parse::{Fragment, Parsed};
+use crate::service::{List, Service, position};
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on as it is.
+    Pass,
+    /// Its destination (at ingress) or source (at egress) is replaced.
+    Rewrite {
+        /// The new address.
+        address: Address,
+        /// The new port, in network byte order.
+        port: u16,
+    },
+    /// It is lost.
+    Drop,
+}
+
+/// Where a packet is met.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The device's index.
+    pub device: u32,
+    /// The packet's length from the IP header on.
+    pub bytes: u32,
+}
+
+/// What is worked out of one packet. It is too large for the 512 bytes of a program's stack, so
+/// programs keep it in memory of their CPU. All bytes zero is a value.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// The packet.
+    pub parsed: Parsed,
+    /// The packet an ICMP error quotes.
+    pub(crate) quoted: Parsed,
+    /// The entry the packet meets.
+    pub(crate) key: FlowKey,
+    /// Another entry of the same flow.
+    pub(crate) other: FlowKey,
+    /// What is written to an entry.
+    pub(crate) value: FlowValue,
+    /// The datagram of a fragment.
+    fragment: FragmentKey,
+}
+
+/// A packet that comes in from a device.
+#[inline(always)]
+pub fn ingress(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
+    let Some(flags) = maps.address(&work.parsed.destination) else {
+        return Verdict::Pass;
+    };
+    if !work.parsed.has_ports() {
+        return Verdict::Pass;
+    }
+    if !find_ports(maps, work, Hook::Ingress) {
+        // The node's own traffic may come in any order; what is only ours would go astray.
+        if flags & address_flags::LOCAL != 0 {
+            return Verdict::Pass;
+        }
+        return drop(maps, &work.parsed, 0, Reason::UnknownFragment);
+    }
+    set_key(work, Hook::Ingress);
+    if let Some(flow) = maps.flow(&work.key) {
+        let again = flow.flags() & flow_flags::REFUSED != 0
+            || (work.parsed.is_syn() && open::is_over(maps, work, flow));
+        if !again {
+            touch(maps, flow, &work.parsed, place);
+            let (address, port) = flow.target();
+            return Verdict::Rewrite { address, port };
+        }
+        open::forget(maps, work, flow);
+    }
+    open::open(maps, work, flags, place)
+}
+
+/// A packet that goes out to a device.
+#[inline(always)]
+pub fn egress(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
+    if !work.parsed.has_ports() || !find_ports(maps, work, Hook::Egress) {
+        return Verdict::Pass;
+    }
+    set_key(work, Hook::Egress);
+    let Some(flow) = maps.flow(&work.key) else {
+        return Verdict::Pass;
+    };
+    touch(maps, flow, &work.parsed, place);
+    if flow.flags() & flow_flags::PENDING != 0 {
+        return masquerade::masquerade(maps, work, flow, place);
+    }
+    let (address, port) = flow.target();
+    Verdict::Rewrite { address, port }
+}
+
+/// Works out which entry the packet meets.
+#[inline(always)]
+fn set_key(work: &mut Work, hook: Hook) {
+    let (key, parsed) = (&mut work.key, &work.parsed);
+    key.source = parsed.source;
+    key.destination = parsed.destination;
+    key.source_port = parsed.source_port;
+    key.destination_port = parsed.destination_port;
+    key.protocol = parsed.protocol;
+    key.hook = hook.number();
+    key.reserved = 0;
+}
+
+#[inline(always)]
+fn touch(maps: &impl Maps, flow: FlowRef, parsed: &Parsed, place: &Place) {
+    let mut flags = 0;
+    if parsed.protocol != TCP || !parsed.is_syn() {
+        flags |= flow_flags::STREAM;
+    }
+    if parsed.is_fin() {
+        flags |= flow_flags::FIN;
+    }
+    if parsed.is_rst() {
+        flags |= flow_flags::RST;
+    }
+    flow.touch(place.bytes, flags, maps.now_ns());
+}
+
+/// Sees that the packet has its datagram's ports, which a later fragment does not carry itself;
+/// false if the first fragment was not seen.
+#[inline(always)]
+fn find_ports(maps: &impl Maps, work: &mut Work, hook: Hook) -> bool {
+    let parsed = &mut work.parsed;
+    if parsed.fragment == Fragment::Whole {
+        return true;
+    }
+    work.fragment = FragmentKey {
+        source: parsed.source,
+        destination: parsed.destination,
+        id: parsed.id,
+        protocol: parsed.protocol,
+        hook: hook.number(),
+        reserved: 0,
+    };
+    if parsed.fragment == Fragment::First {
+        let ports = FragmentPorts {
+            source: parsed.source_port,
+            destination: parsed.destination_port,
+        };
+        maps.remember_fragment(&work.fragment, &ports);
+        return true;
+    }
+    let Some(ports) = maps.fragment(&work.fragment) else {
+        return false;
+    };
+    parsed.source_port = ports.source;
+    parsed.destination_port = ports.destination;
+    true
+}
+
+/// Whether an endpoint may still be given to new connections of a Service.
+#[inline(always)]
+fn is_offered(maps: &impl Maps, service: &Service, address: &Address, port: u16) -> bool {
+    let endpoint = Endpoint::new(*address, port);
+    let is_in = |list: List| position(maps, list, &endpoint).is_some();
+    is_in(service.cluster()) || is_in(service.local())
+}
+
+/// Loses a packet, and notes why.
+#[inline(always)]
+fn drop(maps: &impl Maps, parsed: &Parsed, service: u32, reason: Reason) -> Verdict {
+    note(maps, parsed, service, reason, false);
+    Verdict::Drop
+}
+
+#[inline(always)]
+fn note(maps: &impl Maps, parsed: &Parsed, service: u32, reason: Reason, told: bool) {
+    maps.refused(&Refusal {
+        reason,
+        told,
+        source: parsed.source,
+        destination: parsed.destination,
+        source_port: parsed.source_port,
+        destination_port: parsed.destination_port,
+        protocol: parsed.protocol,
+        service,
+    });
+}

@@ -1,0 +1,143 @@
+//! The node's address and a port of ours in place of the client's.
+
+use super::{Place, Verdict, Work, drop};
+use crate::layout::{
+    Address, FlowKey, FlowValue, Hook, PortRange, Reason, SettingsPorts, flow_flags,
+};
+use crate::maps::FlowRef;
+use crate::parse::Parsed;
+use crate::service::{scale, settings_ports};
+use crate::{Insert, Maps};
+
+/// Ports that are tried before a packet is given up.
+const TRIES_MAX: u32 = 32;
+/// How far one try is from the next; prime, so that tries spread over the range.
+const STEP: u32 = 7919;
+
+/// Chooses address and port for a flow whose first packet goes out now.
+#[inline(always)]
+pub(super) fn masquerade(
+    maps: &impl Maps,
+    work: &mut Work,
+    flow: FlowRef,
+    place: &Place,
+) -> Verdict {
+    let Work {
+        parsed,
+        other,
+        value,
+        ..
+    } = work;
+    let (service, id) = flow.owner();
+    let address = own_address(maps, parsed, place);
+    let Some(ports) = settings_ports(maps) else {
+        return Verdict::Pass;
+    };
+    if address == Address::ANY {
+        return drop(maps, parsed, service, Reason::NoMasqueradePort);
+    }
+    *value = FlowValue {
+        address: parsed.source,
+        port: parsed.source_port,
+        flags: flow_flags::UNMASQUERADE,
+        service,
+        seen_ns: maps.now_ns(),
+        id,
+        packets: 0,
+        bytes: 0,
+    };
+    *other = FlowKey {
+        source: parsed.destination,
+        destination: address,
+        source_port: parsed.destination_port,
+        destination_port: 0,
+        protocol: parsed.protocol,
+        hook: Hook::Ingress.number(),
+        reserved: 0,
+    };
+    let start = maps.random();
+    for attempt in 0..TRIES_MAX {
+        let Some(port) = candidate(ports, parsed.source_port, start, attempt) else {
+            break;
+        };
+        other.destination_port = port.to_be();
+        if maps.insert_flow(other, value, Insert::New) {
+            flow.settle(address, port.to_be(), flow.flags() & !flow_flags::PENDING);
+            return Verdict::Rewrite {
+                address,
+                port: port.to_be(),
+            };
+        }
+    }
+    drop(maps, parsed, service, Reason::NoMasqueradePort)
+}
+
+/// The node's address for packets that go by a device, in the packet's family;
+/// [`Address::ANY`] where there is none.
+#[inline(always)]
+pub(super) fn own_address(maps: &impl Maps, parsed: &Parsed, place: &Place) -> Address {
+    match maps.device(place.device) {
+        Some(device) if parsed.is_v4() => device.masquerade_v4,
+        Some(device) => device.masquerade_v6,
+        None => Address::ANY,
+    }
+}
+
+/// The port of the n-th try, in host byte order: the client's own if it is in our ranges, then
+/// one after the other from a random start.
+#[inline(always)]
+fn candidate(ports: &SettingsPorts, own: u16, start: u32, attempt: u32) -> Option<u16> {
+    let [low, high] = ports.ranges;
+    let own = u16::from_be(own);
+    if attempt == 0 && (contains(&low, own) || contains(&high, own)) {
+        return Some(own);
+    }
+    nth(&low, &high, start, attempt)
+}
+
+/// A port of two ranges taken as one.
+#[inline(always)]
+fn nth(low: &PortRange, high: &PortRange, start: u32, attempt: u32) -> Option<u16> {
+    let count = low.len() + high.len();
+    if count == 0 {
+        return None;
+    }
+    let at = (scale(start, count) + attempt * STEP) % count;
+    let port = if at < low.len() {
+        u32::from(low.first) + at
+    } else {
+        u32::from(high.first) + at - low.len()
+    };
+    u16::try_from(port).ok()
+}
+
+#[inline(always)]
+const fn contains(range: &PortRange, port: u16) -> bool {
+    range.first <= port && port <= range.last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every port of small ranges is reached, and none beside them.
+    #[test]
+    fn tries_stay_in_the_ranges_and_reach_all_of_them() {
+        for (low, high) in [((10, 19), (100, 104)), ((1, 0), (65_535, 65_535)), ((5, 5), (1, 0))] {
+            let range = |(first, last)| PortRange { first, last };
+            let (low, high) = (range(low), range(high));
+            let mut seen = std::collections::BTreeSet::new();
+            for start in (0..=u32::MAX).step_by(1 << 24) {
+                for attempt in 0..TRIES_MAX {
+                    seen.insert(nth(&low, &high, start, attempt).unwrap());
+                }
+            }
+            let all: std::collections::BTreeSet<u16> = (1..=u16::MAX)
+                .filter(|port| contains(&low, *port) || contains(&high, *port))
+                .collect();
+            assert_eq!(seen, all);
+        }
+        let none = PortRange { first: 1, last: 0 };
+        assert_eq!(nth(&none, &none, 7, 0), None);
+    }
+}

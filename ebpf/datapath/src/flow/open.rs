@@ -1,0 +1,332 @@
+//! New flows: which Service, which endpoint, and the entries that remember it.
+
+use super::masquerade::own_address;
+use super::{Place, Verdict, Work, drop, is_offered, note};
+use crate::layout::{
+    Address, AffinityKey, FlowKey, Frontend, Hook, Kind, RangeKey, Reason, SCTP,
+    Settings, address_flags, device_flags, flow_flags, header_flags, settings_flags,
+};
+use crate::maps::FlowRef;
+use crate::parse::{Fragment, Parsed};
+use crate::policy::{Choice, Client, Refused, Sender, choose, has_ranges};
+use crate::select::{flow_hash, select};
+use crate::service::{Service, frontend_at, settings};
+use crate::{Insert, Maps};
+
+/// Endpoints that are tried where the first ones collide with another flow of the client.
+const TRIES_MAX: u32 = 3;
+
+/// Opens a flow for a packet to one of our addresses.
+#[inline(always)]
+pub(super) fn open(maps: &impl Maps, work: &mut Work, flags: u32, place: &Place) -> Verdict {
+    let Some(settings) = settings(maps, work.parsed.is_v4()) else {
+        return Verdict::Pass;
+    };
+    let sender = sender(maps, &work.parsed, settings, place);
+    let (to, port) = (&work.parsed.destination, work.parsed.destination_port);
+    let Some(frontend) = frontend_at(maps, to, port, work.parsed.protocol, flags) else {
+        return unknown_port(maps, work, flags, sender, place);
+    };
+    if work.parsed.is_rst() || work.parsed.fragment == Fragment::Later {
+        return Verdict::Drop; // the end of something that nobody here remembers
+    }
+    let Some(service) = Service::load(maps, frontend.service) else {
+        return Verdict::Pass;
+    };
+    let has = |flag| settings.flags & flag != 0;
+    let client = Client {
+        sender,
+        detects_pods: has(settings_flags::PODS_BY_CIDR) || has(settings_flags::PODS_BY_DEVICE),
+        masquerade_all: has(settings_flags::MASQUERADE_ALL),
+    };
+    let kind = Kind::from_number(frontend.kind);
+    if !may_enter(maps, &work.parsed, &service, kind) {
+        return drop(maps, &work.parsed, frontend.service, Reason::SourceRange);
+    }
+    match choose(&service, kind, &client) {
+        Ok(choice) => send(maps, work, &service, &choice, frontend, sender, place),
+        Err(Refused::Reject(reason)) => refuse(maps, work, frontend.service, reason, place),
+        Err(Refused::Drop(reason)) => drop(maps, &work.parsed, frontend.service, reason),
+    }
+}
+
+/// Who sent a packet that came in by a device.
+#[inline(always)]
+fn sender(maps: &impl Maps, parsed: &Parsed, settings: &Settings, place: &Place) -> Sender {
+    let by_cidr = settings.flags & settings_flags::PODS_BY_CIDR != 0
+        && parsed.source.is_within(&settings.pods, settings.pods_bits);
+    let by_device = settings.flags & settings_flags::PODS_BY_DEVICE != 0
+        && maps
+            .device(place.device)
+            .is_some_and(|device| device.flags & device_flags::PODS != 0);
+    if by_cidr || by_device {
+        Sender::LocalPod
+    } else {
+        Sender::Other
+    }
+}
+
+/// A ClusterIP refuses ports it does not have. So does an external address that nobody here
+/// has: sent on, the packet would come back from the next router, and again, until its TTL ends.
+#[inline(always)]
+fn unknown_port(
+    maps: &impl Maps,
+    work: &mut Work,
+    flags: u32,
+    sender: Sender,
+    place: &Place,
+) -> Verdict {
+    let would_loop = flags & address_flags::EXTERNAL != 0
+        && flags & address_flags::LOCAL == 0
+        && sender != Sender::LocalPod;
+    if flags & address_flags::CLUSTER_IP != 0 || would_loop {
+        return refuse(maps, work, 0, Reason::UnknownPort, place);
+    }
+    Verdict::Pass
+}
+
+/// Has the node itself refuse a packet; where that can't be, it is lost.
+#[inline(always)]
+fn refuse(
+    maps: &impl Maps,
+    work: &mut Work,
+    service: u32,
+    reason: Reason,
+    place: &Place,
+) -> Verdict {
+    let parsed = &work.parsed;
+    let is_answered = parsed.protocol != SCTP && !parsed.is_rst();
+    let address = own_address(maps, parsed, place);
+    if address == Address::ANY || !is_answered {
+        return drop(maps, parsed, service, reason);
+    }
+    let nobody = NewFlow {
+        address,
+        port: 0,
+        service,
+        masquerade: false,
+        flags: flow_flags::REFUSED,
+    };
+    if !matches!(nobody.insert(maps, work, place), Inserted::Yes) {
+        return drop(maps, &work.parsed, service, reason);
+    }
+    note(maps, &work.parsed, service, reason, true);
+    Verdict::Rewrite { address, port: 0 }
+}
+
+/// Whether a client is within the Service's source ranges. A node that connects to a
+/// LoadBalancer IP it holds itself does so from that IP.
+#[inline(always)]
+fn may_enter(maps: &impl Maps, parsed: &Parsed, service: &Service, kind: Kind) -> bool {
+    if !has_ranges(service, kind) {
+        return true;
+    }
+    let key = RangeKey {
+        set: service.header.ranges.to_be(),
+        address: parsed.source,
+    };
+    let from_own_vip = service.has(header_flags::RANGES_INCLUDE_NODE)
+        && parsed.source == parsed.destination;
+    from_own_vip || maps.in_range(&key)
+}
+
+#[inline(always)]
+fn send(
+    maps: &impl Maps,
+    work: &mut Work,
+    service: &Service,
+    choice: &Choice,
+    frontend: Frontend,
+    sender: Sender,
+    place: &Place,
+) -> Verdict {
+    let client = AffinityKey::by_address(work.parsed.source, frontend.service);
+    let from_outside = sender == Sender::Other;
+    let mut hash = if from_outside {
+        outside_hash(&work.parsed, service)
+    } else {
+        maps.random()
+    };
+    for _ in 0..TRIES_MAX {
+        let Some(endpoint) = select(maps, service, choice, &client, hash, from_outside) else {
+            return Verdict::Pass;
+        };
+        if work.parsed.protocol == SCTP && endpoint.port != work.parsed.destination_port {
+            return drop(maps, &work.parsed, frontend.service, Reason::NotRewritable);
+        }
+        let flow = NewFlow {
+            address: endpoint.address,
+            port: endpoint.port,
+            service: frontend.service,
+            masquerade: choice.masquerade || endpoint.address == work.parsed.source,
+            flags: 0,
+        };
+        match flow.insert(maps, work, place) {
+            Inserted::Yes => {
+                maps.count_connection(frontend.service, &endpoint);
+                return Verdict::Rewrite {
+                    address: endpoint.address,
+                    port: endpoint.port,
+                };
+            }
+            Inserted::Collides => hash = maps.random(),
+            Inserted::Full => {
+                return drop(maps, &work.parsed, frontend.service, Reason::FlowTableFull);
+            }
+        }
+    }
+    drop(maps, &work.parsed, frontend.service, Reason::Collision)
+}
+
+/// What every node sees of a packet; for clients with affinity without their port, so that all
+/// of a client's flows go one way.
+#[inline(always)]
+fn outside_hash(parsed: &Parsed, service: &Service) -> u32 {
+    let port = if service.header.affinity_s == 0 {
+        parsed.source_port
+    } else {
+        0
+    };
+    flow_hash(&parsed.source, port, &parsed.destination, parsed.destination_port)
+}
+
+/// Where the packet whose key is in [`Work`] is to go.
+struct NewFlow {
+    address: Address,
+    port: u16,
+    service: u32,
+    masquerade: bool,
+    flags: u16,
+}
+
+enum Inserted {
+    Yes,
+    Collides,
+    Full,
+}
+
+impl NewFlow {
+    /// Adds the flow's entries; none stays if one can't be added.
+    #[inline(always)]
+    fn insert(&self, maps: &impl Maps, work: &mut Work, place: &Place) -> Inserted {
+        let Work {
+            key, other, value, ..
+        } = work;
+        let now_ns = maps.now_ns();
+        value.address = key.destination;
+        value.port = key.destination_port;
+        value.flags = flow_flags::REPLY | self.flags;
+        value.service = self.service;
+        value.seen_ns = now_ns;
+        value.id = now_ns.rotate_left(20) ^ u64::from(maps.random());
+        value.packets = 0;
+        value.bytes = 0;
+        set_reply(other, key, &self.address, self.port);
+        if !maps.insert_flow(other, value, Insert::New) {
+            let old = maps.flow(other);
+            if !old.is_some_and(|old| is_free(old, &value.address, value.port)) {
+                return if old.is_some() {
+                    Inserted::Collides
+                } else {
+                    Inserted::Full
+                };
+            }
+            maps.insert_flow(other, value, Insert::Any);
+        }
+        let mut complete = true;
+        if self.masquerade {
+            value.flags = flow_flags::MASQUERADE | flow_flags::PENDING;
+            turn(other);
+            complete = maps.insert_flow(other, value, Insert::Any);
+            turn(other);
+        }
+        value.address = self.address;
+        value.port = self.port;
+        value.flags = flow_flags::REQUEST | self.flags;
+        value.packets = 1;
+        value.bytes = u64::from(place.bytes);
+        if complete && maps.insert_flow(key, value, Insert::Any) {
+            return Inserted::Yes;
+        }
+        maps.remove_flow(other);
+        if self.masquerade {
+            turn(other);
+            maps.remove_flow(other);
+        }
+        Inserted::Full
+    }
+}
+
+/// Whether a reply's entry, left by an earlier flow of the same client, can be taken over: it
+/// is for the same VIP, or its connection has ended.
+#[inline(always)]
+fn is_free(old: FlowRef, vip: &Address, port: u16) -> bool {
+    let (address, old_port) = old.target();
+    let has_ended = old.flags() & (flow_flags::FIN | flow_flags::RST) != 0;
+    has_ended || (address == *vip && old_port == port)
+}
+
+/// Makes `other` the key of the replies to `key` from an endpoint, as they go out.
+#[inline(always)]
+fn set_reply(other: &mut FlowKey, key: &FlowKey, endpoint: &Address, port: u16) {
+    other.source = *endpoint;
+    other.destination = key.source;
+    other.source_port = port;
+    other.destination_port = key.source_port;
+    other.protocol = key.protocol;
+    other.hook = Hook::Egress.number();
+    other.reserved = 0;
+}
+
+/// Swaps source and destination.
+#[inline(always)]
+fn turn(key: &mut FlowKey) {
+    core::mem::swap(&mut key.source, &mut key.destination);
+    core::mem::swap(&mut key.source_port, &mut key.destination_port);
+}
+
+/// Whether a SYN that meets this entry opens a new connection: the old one was closed by either
+/// side, or its endpoint takes no new ones any more.
+#[inline(always)]
+pub(super) fn is_over(maps: &impl Maps, work: &mut Work, flow: FlowRef) -> bool {
+    let flags = flow.flags();
+    if flags & flow_flags::REQUEST == 0 {
+        return false;
+    }
+    let ended = flow_flags::FIN | flow_flags::RST;
+    let (address, port) = flow.target();
+    set_reply(&mut work.other, &work.key, &address, port);
+    let reply_ended = maps
+        .flow(&work.other)
+        .is_some_and(|reply| reply.flags() & ended != 0);
+    if flags & ended != 0 || reply_ended {
+        return true;
+    }
+    let (service, _) = flow.owner();
+    match Service::load(maps, service) {
+        Some(service) => !is_offered(maps, &service, &address, port),
+        None => true,
+    }
+}
+
+/// Removes what a request's entry leads to, so that the port can be used anew.
+#[inline(always)]
+pub(super) fn forget(maps: &impl Maps, work: &mut Work, flow: FlowRef) {
+    let Work { key, other, .. } = work;
+    let (address, port) = flow.target();
+    set_reply(other, key, &address, port);
+    maps.remove_flow(other);
+    turn(other);
+    if let Some(masquerade) = maps.flow(other) {
+        let (hidden, hidden_port) = masquerade.target();
+        maps.remove_flow(other);
+        // From the endpoint to the node.
+        other.source = address;
+        other.source_port = port;
+        other.destination = hidden;
+        other.destination_port = hidden_port;
+        other.hook = Hook::Ingress.number();
+        maps.remove_flow(other);
+    }
+    maps.remove_flow(key);
+}

@@ -1,0 +1,42 @@
+//! What stands in the maps, to the byte.
+//!
+//! Addresses and ports are kept as they stand in packets (network byte order). Nothing here has
+//! padding that is not a field: the kernel compares keys byte by byte.
+//!
+//! Whoever changes a layout of a map that outlives the agent ([`FlowKey`], [`FlowValue`],
+//! [`AffinityKey`], [`AffinityValue`], [`SocketRecord`], [`CounterKey`], [`Counters`]) raises
+//! [`SCHEMA`]: a new agent then starts with maps of its own beside the old ones.
+
+mod address;
+mod block;
+mod flow;
+mod frontend;
+mod names;
+mod socket;
+
+pub use address::{Address, address_flags};
+pub use block::{
+    ENDPOINTS_MAX, Endpoint, Header, MAGLEV_PER_SLOT, PortRange, Settings, SettingsPorts,
+    header_flags, settings_flags,
+};
+pub use flow::{
+    CounterKey, Counters, Device, Event, FlowKey, FlowValue, FragmentKey, FragmentPorts, Hook,
+    Reason, device_flags, flow_flags,
+};
+pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Kind, RangeKey};
+pub use names::{limits, map_names};
+pub use socket::{SOCKET_ENTRIES, SocketEntry, SocketRecord};
+
+/// The version of the layouts that outlive the agent; part of the path they are pinned under.
+pub const SCHEMA: u32 = 1;
+
+/// TCP's number in IP headers.
+pub const TCP: u8 = 6;
+/// UDP's number in IP headers.
+pub const UDP: u8 = 17;
+/// SCTP's number in IP headers.
+pub const SCTP: u8 = 132;
+/// ICMP's number in IPv4 headers.
+pub const ICMP: u8 = 1;
+/// ICMPv6's number in IPv6 headers.
+pub const ICMPV6: u8 = 58;

@@ -1,0 +1,39 @@
+/// Bytes of a packet that can be read and changed, counted from where the program found its
+/// start (the Ethernet header, or the IP header on devices without one).
+pub trait Packet {
+    /// Copies bytes out; `None` if the packet is too short.
+    fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]>;
+    /// Copies 32-bit words out, each as it stands in memory; `None` if the packet is too short.
+    fn load_words<const N: usize>(&self, at: u32) -> Option<[u32; N]>;
+    /// Writes bytes without touching any checksum; false if that is not possible.
+    fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool;
+    /// As [`Packet::store`], for words.
+    fn store_words<const N: usize>(&mut self, at: u32, words: &[u32; N]) -> bool;
+    /// Replaces a value of 2 or 4 bytes in the IPv4 header's checksum at `at`.
+    fn replace_ip_checksum(&mut self, at: u32, old: u32, new: u32, size: u32) -> bool;
+    /// Replaces a value of 2 or 4 bytes in a TCP, UDP or ICMP checksum at `at`. Part of the
+    /// pseudo-header: `pseudo`. UDP, where a checksum of zero means none: `udp`.
+    fn replace_checksum(
+        &mut self,
+        at: u32,
+        old: u32,
+        new: u32,
+        size: u32,
+        pseudo: bool,
+        udp: bool,
+    ) -> bool;
+    /// Replaces an IPv6 address of the pseudo-header in the checksum at `at`.
+    fn replace_address_checksum(
+        &mut self,
+        at: u32,
+        old: &[u32; 4],
+        new: &[u32; 4],
+        udp: bool,
+    ) -> bool;
+    /// The length of the whole packet, from where it starts.
+    fn len(&self) -> u32;
+    /// Whether it has no bytes at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,133 @@
+//! A socket buffer as the data path's packet.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::helpers::{
+    bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes,
+    bpf_skb_store_bytes,
+};
+use aya_ebpf::programs::TcContext;
+use switchyard_datapath::Packet;
+
+/// "Of an IPv6 address": without it a checksum that the device computed comes out wrong (Linux
+/// 6.16 and later stable kernels; older ones do not know the flag).
+const BPF_F_IPV6: u64 = 1 << 7;
+
+/// A packet at a device.
+pub(crate) struct Skb<'a>(pub(crate) &'a TcContext);
+
+impl Skb<'_> {
+    /// Reads plain numbers.
+    #[inline(always)]
+    fn load_as<T: Copy>(&self, at: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        let size = size_of::<T>() as u32;
+        // SAFETY: the helper writes as many bytes as the value has, or fails.
+        unsafe {
+            let result =
+                bpf_skb_load_bytes(self.0.skb.skb.cast(), at, value.as_mut_ptr().cast(), size);
+            (result == 0).then(|| value.assume_init())
+        }
+    }
+
+    /// Writes plain numbers.
+    #[inline(always)]
+    fn store_as<T: Copy>(&mut self, at: u32, value: &T) -> bool {
+        let (from, size) = (core::ptr::from_ref(value).cast(), size_of::<T>() as u32);
+        // SAFETY: the helper reads as many bytes as the value has.
+        unsafe { bpf_skb_store_bytes(self.0.skb.skb, at, from, size, 0) == 0 }
+    }
+}
+
+impl Packet for Skb<'_> {
+    #[inline(always)]
+    fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+        self.load_as(at)
+    }
+
+    #[inline(always)]
+    fn load_words<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        self.load_as(at)
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
+        self.store_as(at, bytes)
+    }
+
+    #[inline(always)]
+    fn store_words<const N: usize>(&mut self, at: u32, words: &[u32; N]) -> bool {
+        self.store_as(at, words)
+    }
+
+    #[inline(always)]
+    fn replace_ip_checksum(&mut self, at: u32, old: u32, new: u32, size: u32) -> bool {
+        // SAFETY: numbers only; the helper checks the offset.
+        unsafe {
+            bpf_l3_csum_replace(
+                self.0.skb.skb,
+                at,
+                u64::from(old),
+                u64::from(new),
+                u64::from(size),
+            ) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn replace_checksum(
+        &mut self,
+        at: u32,
+        old: u32,
+        new: u32,
+        size: u32,
+        pseudo: bool,
+        udp: bool,
+    ) -> bool {
+        let mut flags = u64::from(size);
+        if pseudo {
+            flags |= u64::from(BPF_F_PSEUDO_HDR);
+        }
+        if udp {
+            flags |= u64::from(BPF_F_MARK_MANGLED_0);
+        }
+        // SAFETY: numbers only; the helper checks the offset.
+        unsafe {
+            bpf_l4_csum_replace(self.0.skb.skb, at, u64::from(old), u64::from(new), flags) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn replace_address_checksum(
+        &mut self,
+        at: u32,
+        old: &[u32; 4],
+        new: &[u32; 4],
+        udp: bool,
+    ) -> bool {
+        let (mut old, mut new) = (*old, *new);
+        // SAFETY: two buffers of 16 bytes.
+        let difference =
+            unsafe { bpf_csum_diff(old.as_mut_ptr(), 16, new.as_mut_ptr(), 16, 0) };
+        let Ok(difference) = u64::try_from(difference) else {
+            return false;
+        };
+        let mut flags = u64::from(BPF_F_PSEUDO_HDR);
+        if udp {
+            flags |= u64::from(BPF_F_MARK_MANGLED_0);
+        }
+        // SAFETY: numbers only; the helper checks the offset, and refuses flags it does not know
+        // before it changes anything.
+        unsafe {
+            let skb = self.0.skb.skb;
+            bpf_l4_csum_replace(skb, at, 0, difference, flags | BPF_F_IPV6) == 0
+                || bpf_l4_csum_replace(skb, at, 0, difference, flags) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.0.len()
+    }
+}

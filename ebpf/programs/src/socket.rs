@@ -1,0 +1,184 @@
+//! Programs at the socket, attached to a cgroup: connect, sendmsg, recvmsg, getpeername.
+
+use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_set_retval};
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use switchyard_datapath::layout::{Address, SocketRecord};
+use switchyard_datapath::socket::{Call, Outcome, Socket, restore, translate};
+
+use crate::globals::has_set_retval;
+use crate::maps::{KernelMaps, SOCKETS, is_opted_out};
+
+const ALLOW: i32 = 1;
+const DENY: i32 = 0;
+const ECONNREFUSED: i32 = 111;
+
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(context: SockAddrContext) -> i32 {
+    call(Caller::V4(&context), false)
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(context: SockAddrContext) -> i32 {
+    call(Caller::V6(&context), false)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(context: SockAddrContext) -> i32 {
+    call(Caller::V4(&context), true)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(context: SockAddrContext) -> i32 {
+    call(Caller::V6(&context), true)
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+pub fn recvmsg4(context: SockAddrContext) -> i32 {
+    peer(Caller::V4(&context))
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+pub fn recvmsg6(context: SockAddrContext) -> i32 {
+    peer(Caller::V6(&context))
+}
+
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(context: SockAddrContext) -> i32 {
+    peer(Caller::V4(&context))
+}
+
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(context: SockAddrContext) -> i32 {
+    peer(Caller::V6(&context))
+}
+
+/// A call's socket and address, by family.
+enum Caller<'a> {
+    V4(&'a SockAddrContext),
+    V6(&'a SockAddrContext),
+}
+
+#[inline(always)]
+fn call(mut caller: Caller<'_>, is_send: bool) -> i32 {
+    let Some(protocol) = caller.protocol() else {
+        return ALLOW;
+    };
+    let (address, port) = caller.address();
+    let call = Call {
+        address,
+        port,
+        protocol,
+        is_send,
+    };
+    match translate(&KernelMaps { device: 0 }, &mut caller, &call) {
+        Outcome::Untouched => ALLOW,
+        Outcome::To(endpoint) => {
+            caller.set_address(&endpoint.address, endpoint.port);
+            ALLOW
+        }
+        Outcome::Refuse => {
+            if has_set_retval() {
+                // SAFETY: takes and returns a number.
+                unsafe { bpf_set_retval(-ECONNREFUSED) };
+            }
+            DENY
+        }
+        Outcome::Deny => DENY,
+    }
+}
+
+#[inline(always)]
+fn peer(mut caller: Caller<'_>) -> i32 {
+    let (address, port) = caller.address();
+    // SAFETY: the socket of the call, which the kernel holds.
+    let record = unsafe { SOCKETS.get_ptr_mut(caller.context()) };
+    // SAFETY: null or in the socket's own storage.
+    if let Some(record) = unsafe { record.as_ref() }
+        && let Some((vip, vip_port)) = restore(record, &address, port)
+    {
+        caller.set_address(&vip, vip_port);
+    }
+    ALLOW
+}
+
+impl Caller<'_> {
+    #[inline(always)]
+    const fn context(&self) -> &SockAddrContext {
+        match self {
+            Self::V4(context) | Self::V6(context) => context,
+        }
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> Option<u8> {
+        // SAFETY: a field of the kernel's context.
+        let protocol = unsafe { (*self.context().sock_addr).protocol };
+        u8::try_from(protocol).ok()
+    }
+
+    #[inline(always)]
+    fn address(&self) -> (Address, u16) {
+        // SAFETY: fields of the kernel's context, each read by itself as the verifier wants.
+        unsafe {
+            let address = self.context().sock_addr;
+            let port = core::ptr::addr_of!((*address).user_port).read_volatile() as u16;
+            let ip = match self {
+                Self::V4(_) => {
+                    Address::v4(core::ptr::addr_of!((*address).user_ip4).read_volatile())
+                }
+                Self::V6(_) => {
+                    let words = core::ptr::addr_of!((*address).user_ip6).cast::<u32>();
+                    Address([
+                        words.read_volatile(),
+                        words.add(1).read_volatile(),
+                        words.add(2).read_volatile(),
+                        words.add(3).read_volatile(),
+                    ])
+                }
+            };
+            (ip, port)
+        }
+    }
+
+    #[inline(always)]
+    fn set_address(&mut self, to: &Address, port: u16) {
+        // SAFETY: fields of the kernel's context that programs of this kind may write.
+        unsafe {
+            let address = self.context().sock_addr;
+            match self {
+                Self::V4(_) => core::ptr::addr_of_mut!((*address).user_ip4)
+                    .write_volatile(to.v4_word()),
+                Self::V6(_) => {
+                    let words = core::ptr::addr_of_mut!((*address).user_ip6).cast::<u32>();
+                    let [a, b, c, d] = to.words();
+                    words.write_volatile(a);
+                    words.add(1).write_volatile(b);
+                    words.add(2).write_volatile(c);
+                    words.add(3).write_volatile(d);
+                }
+            }
+            core::ptr::addr_of_mut!((*address).user_port).write_volatile(u32::from(port));
+        }
+    }
+}
+
+impl Socket for Caller<'_> {
+    #[inline(always)]
+    fn namespace(&self) -> u64 {
+        // SAFETY: the context of this very call.
+        unsafe { bpf_get_netns_cookie(self.context().sock_addr.cast()) }
+    }
+
+    #[inline(always)]
+    fn is_opted_out(&self, namespace: u64) -> bool {
+        is_opted_out(namespace)
+    }
+
+    #[inline(always)]
+    fn record(&mut self) -> Option<&mut SocketRecord> {
+        // SAFETY: the socket of the call, which the kernel holds; the storage is null or lives
+        // as long as the socket.
+        unsafe { SOCKETS.get_or_insert_ptr_mut(self.context(), None).as_mut() }
+    }
+}
