@@ -25,7 +25,7 @@ pub use flow::{
 };
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Kind, RangeKey};
 pub use names::{limits, map_names};
-pub use socket::{SOCKET_ENTRIES, SocketEntry, SocketRecord};
+pub use socket::{Connected, SOCKET_ENTRIES, SocketEntry, SocketRecord};
 
 /// The version of the layouts that outlive the agent; part of the path they are pinned under.
 pub const SCHEMA: u32 = 1;

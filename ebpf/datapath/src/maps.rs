@@ -129,7 +129,7 @@ impl FlowRef {
         unsafe {
             let value = self.0;
             (*value).packets = (*value).packets.wrapping_add(1);
-            (*value).bytes = (*value).bytes.wrapping_add(bytes as u64);
+            (*value).bytes = (*value).bytes.wrapping_add(u64::from(bytes));
             if (*value).flags | flags != (*value).flags {
                 (*value).flags |= flags;
             }

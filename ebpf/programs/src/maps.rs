@@ -9,7 +9,7 @@ use aya_ebpf::maps::{
     Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
 };
 use switchyard_datapath::layout::{
-    Address, AffinityKey, AffinityValue, CounterKey, Counters, Device, Endpoint, Event, FlowKey,
+    Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, Device, Endpoint, Event, FlowKey,
     FlowValue, FragmentKey, FragmentPorts, Frontend, FrontendKey, Header, RangeKey, Settings,
     SettingsPorts, SocketRecord, limits,
 };
@@ -54,6 +54,9 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(limits::EVENTS_BYTES, 0);
 #[map]
 static OPT_OUT: HashMap<u64, u8> =
     HashMap::with_max_entries(limits::OPT_OUT_ENTRIES_MAX, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static CONNECTED: HashMap<u64, Connected> =
+    HashMap::with_max_entries(limits::CONNECTED_ENTRIES_MAX, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 #[btf_map]
