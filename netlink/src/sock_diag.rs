@@ -4,8 +4,9 @@
 //! Linux 3.3 (CONFIG_INET_UDP_DIAG) and no right, destroying Linux 4.9
 //! (CONFIG_INET_DIAG_DESTROY) and CAP_NET_ADMIN in the namespace.
 //!
-//! `INET_DIAG_REQ_SK_BPF_STORAGES` is of no use here: the kernel answers it for sockets of
-//! TCP only (`inet_sk_diag_fill` leaves early for all others).
+//! `INET_DIAG_REQ_SK_BPF_STORAGES` is of no use here: the kernel takes the request but adds no
+//! storage to the answer for a UDP socket (tried with Linux 6.18; `inet_sk_diag_fill` is
+//! through early with sockets that are not `inet_connection_sock`).
 
 mod udp_socket;
 
