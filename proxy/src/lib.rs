@@ -11,4 +11,5 @@ pub mod metrics;
 pub mod plan;
 pub mod relay;
 pub mod settings;
+pub mod sockets;
 pub mod sysctl;

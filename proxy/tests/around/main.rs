@@ -12,3 +12,4 @@ mod addresses;
 mod conntrack;
 #[path = "../../../netlink/tests/privileged/namespace.rs"] // the same for both rooms
 mod namespace;
+mod sockets;
