@@ -9,6 +9,7 @@ pub mod explain;
 pub mod health;
 mod listen;
 pub mod metrics;
+pub mod opt_out;
 pub mod plan;
 pub mod relay;
 pub mod rtnetlink;
