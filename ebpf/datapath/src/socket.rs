@@ -130,7 +130,7 @@ fn send_to_one(
     let Some(endpoint) = select(maps, service, choice, &client, maps.random(), false) else {
         return Outcome::Untouched;
     };
-    maps.count_connection(index, &endpoint);
+    maps.count_connection(index, &endpoint, 0);
     if call.protocol == UDP && !call.is_send {
         socket.connected(Some(&Connected {
             address: endpoint.address,

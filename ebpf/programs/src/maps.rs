@@ -68,6 +68,16 @@ pub(crate) fn is_opted_out(namespace: u64) -> bool {
     OPT_OUT.get_ptr(&namespace).is_some()
 }
 
+#[inline(always)]
+fn counter_key(service: u32, address: &Address, port: u16) -> CounterKey {
+    CounterKey {
+        address: *address,
+        service,
+        port,
+        reserved: 0,
+    }
+}
+
 /// The maps as the data path sees them, at a device (0: at a socket).
 pub(crate) struct KernelMaps {
     pub(crate) device: u32,
@@ -183,24 +193,34 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
-    fn count_connection(&self, service: u32, endpoint: &Endpoint) {
-        let key = CounterKey {
-            address: endpoint.address,
-            service,
-            port: endpoint.port,
-            reserved: 0,
-        };
+    fn count_connection(&self, service: u32, endpoint: &Endpoint, bytes: u32) {
+        let key = counter_key(service, &endpoint.address, endpoint.port);
+        let packets = u64::from(bytes != 0);
         if let Some(counters) = COUNTERS.get_ptr_mut(&key) {
             // SAFETY: this CPU's own value.
-            unsafe { (*counters).connections = (*counters).connections.wrapping_add(1) };
+            let counters = unsafe { &mut *counters };
+            counters.connections = counters.connections.wrapping_add(1);
+            counters.packets = counters.packets.wrapping_add(packets);
+            counters.bytes = counters.bytes.wrapping_add(u64::from(bytes));
             return;
         }
         let first = Counters {
             connections: 1,
-            packets: 0,
-            bytes: 0,
+            packets,
+            bytes: u64::from(bytes),
         };
         let _ = COUNTERS.insert(&key, &first, u64::from(BPF_NOEXIST));
+    }
+
+    #[inline(always)]
+    fn count_packet(&self, service: u32, address: &Address, port: u16, bytes: u32) {
+        let key = counter_key(service, address, port);
+        if let Some(counters) = COUNTERS.get_ptr_mut(&key) {
+            // SAFETY: this CPU's own value.
+            let counters = unsafe { &mut *counters };
+            counters.packets = counters.packets.wrapping_add(1);
+            counters.bytes = counters.bytes.wrapping_add(u64::from(bytes));
+        }
     }
 
     #[inline(always)]
