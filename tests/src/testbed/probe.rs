@@ -203,7 +203,9 @@ fn outcome_of_error(error: &anyhow::Error) -> Outcome {
         ErrorKind::PermissionDenied => Outcome::Denied,
         ErrorKind::ConnectionAborted => Outcome::Destroyed,
         // A datagram socket that was destroyed has no peer any more, and says so to who sends first.
-        _ if system.raw_os_error() == Some(Errno::EDESTADDRREQ as i32) => Outcome::Destroyed,
+        _ if system.raw_os_error().map(Errno::from_raw) == Some(Errno::EDESTADDRREQ) => {
+            Outcome::Destroyed
+        }
         _ => Outcome::Failed(format!("{error:#}")),
     }
 }
