@@ -312,9 +312,7 @@ mod tests {
 
     #[test]
     fn what_a_program_at_the_socket_does_can_be_told() {
-        let told = |number: Errno| {
-            outcome_of_error(&std::io::Error::from_raw_os_error(number as i32).into())
-        };
+        let told = |number: Errno| outcome_of_error(&std::io::Error::from(number).into());
         assert_eq!(told(Errno::ECONNREFUSED), Outcome::Refused);
         assert_eq!(told(Errno::EPERM), Outcome::Denied);
         assert_eq!(told(Errno::ECONNABORTED), Outcome::Destroyed);

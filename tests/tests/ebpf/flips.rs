@@ -193,8 +193,10 @@ fn readers_see_only_whole_sets_while_endpoints_flip() -> Result<()> {
         // What is in the kernel together with this marker is the last flip.
         generation += 1;
         api.set(marker(generation)?)?;
-        stage.wait_for_generation(generation)?;
-        wait_for_set(&stage, set)?;
+        stage
+            .wait_for_generation(generation)
+            .and_then(|()| wait_for_set(&stage, set))
+            .with_context(|| format!("flip {flip}; log:\n{}", proxy.log_tail(20)))?;
         epoch.next(Some(set));
         std::thread::sleep(STANDS);
     }

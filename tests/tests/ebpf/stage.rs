@@ -75,7 +75,9 @@ impl Stage {
     }
 
     pub(super) fn options(&self) -> Result<ProxyOptions> {
-        BACKEND.options(&self.bed, self.manifests.dir())
+        let mut options = BACKEND.options(&self.bed, self.manifests.dir())?;
+        options.flags = vec!["--iptables-min-sync-period=0s".to_owned()];
+        Ok(options)
     }
 
     pub(super) fn start(&self) -> Result<Proxy> {
