@@ -2,9 +2,9 @@
 
 use switchyard_cluster::object::IpFamily;
 
+use super::error::StartError;
 use super::facts::Facts;
 use super::host;
-use super::start::StartError;
 use crate::backend::Backend;
 use crate::backend::ebpf::{self, Ebpf, Missing, Paths};
 use crate::backend::iptables::{Rules, Tool};

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use super::error::StartError;
 use super::host;
 use super::leftovers::remove_rules;
-use super::start::StartError;
 use crate::backend::ebpf;
 use crate::backend::iptables::ToolError;
 
