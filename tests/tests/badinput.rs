@@ -130,6 +130,7 @@ fn ebpf_mode_where_it_cannot_work_ends_with_1_and_says_what_to_use() -> Result<(
     let flags = [
         format!("--manifests={directory}"),
         format!("--cgroup-root={directory}"),
+        format!("--bpf-root={directory}/pins"),
         "--proxy-mode=ebpf".to_owned(),
         "--hostname-override=node1".to_owned(),
     ];
@@ -154,6 +155,7 @@ fn auto_takes_iptables_where_ebpf_cannot_work_and_says_why() -> Result<()> {
     options.mode = "auto".to_owned();
     let directory = stage.bed.work_dir().display();
     options.flags.push(format!("--cgroup-root={directory}"));
+    options.flags.push(format!("--bpf-root={directory}/pins"));
     let mut proxy = Proxy::start(&stage.bed, options)?;
     let server = "127.0.0.1:10249".parse()?;
     let mode = stage.bed.http_get(Place::Node1, server, "/proxyMode")?;

@@ -23,7 +23,10 @@ pub enum StartError {
     NoEbpf(String),
     /// The machine has all that ebpf mode needs, and still it can't be started.
     #[error("--proxy-mode=ebpf can't be started: {0}")]
-    Ebpf(#[from] EbpfError),
+    Ebpf(EbpfError),
+    /// Programs and maps can't be removed.
+    #[error("what ebpf mode left can't all be removed: {0}")]
+    EbpfCleanup(EbpfError),
     /// The machine has what no mode needs.
     #[error(
         "no proxy mode works on this machine; ebpf: {ebpf}; nftables: {nftables}; iptables: \
