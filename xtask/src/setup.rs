@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: what a fresh Debian 12 with Rust lacks.
 
+mod ebpf;
 mod needed;
 mod services;
 
@@ -7,7 +8,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 
-use self::needed::{FOR_BENCH, FOR_TESTS, Program};
+use self::needed::{FOR_BENCH, FOR_LOOKING, FOR_TESTS, FOR_VM, Program};
 use self::services::{NoStart, disable, has_service};
 use crate::programs::{self, cargo, command, is_installed, succeeds};
 
@@ -30,7 +31,7 @@ pub(crate) fn run_with(options: &Options) -> Result<()> {
     if options.bench { for_bench() } else { run() }
 }
 
-/// Installs what tests and demo need and is missing.
+/// Installs what the build, tests and demo need and is missing.
 ///
 /// # Errors
 /// Something could not be got; the message says what does not work then.
@@ -48,6 +49,13 @@ pub(crate) fn for_bench() -> Result<()> {
 
 fn install(programs: &[&Program]) -> Result<()> {
     let mut lacking = install_packages(programs);
+    lacking.extend(ebpf::install());
+    // Not lacking either: without these no check fails.
+    for optional in [&FOR_LOOKING[..], &FOR_VM] {
+        for missing in install_packages(&optional.iter().collect::<Vec<_>>()) {
+            eprintln!("setup: no {missing}; the rest works");
+        }
+    }
     if let Err(error) = install_cargo("deny", "some minutes") {
         lacking.push(format!("cargo-deny, for the check of licences ({error:#})"));
     }
