@@ -11,6 +11,7 @@ use anyhow::{Result, bail};
 use self::needed::{FOR_BENCH, FOR_LOOKING, FOR_TESTS, FOR_VM, Program};
 use self::services::{NoStart, disable, has_service};
 use crate::programs::{self, cargo, command, is_installed, succeeds};
+use crate::vm::kernel::{self, Version};
 
 /// Seconds to wait for another apt to finish.
 const APT_LOCK_TIMEOUT_S: u32 = 120;
@@ -56,6 +57,7 @@ fn install(programs: &[&Program]) -> Result<()> {
             eprintln!("setup: no {missing}; the rest works");
         }
     }
+    fetch_kernels();
     if let Err(error) = install_cargo("deny", "some minutes") {
         lacking.push(format!("cargo-deny, for the check of licences ({error:#})"));
     }
@@ -78,6 +80,19 @@ fn install(programs: &[&Program]) -> Result<()> {
         return Ok(());
     }
     bail!("setup could not get:\n  - {}", lacking.join("\n  - "))
+}
+
+/// Fetches the kernels of `cargo xtask vm`; where one can't be had, that is said.
+fn fetch_kernels() {
+    for version in Version::ALL {
+        if let Err(error) = kernel::fetch_missing(version) {
+            eprintln!(
+                "setup: no kernel {0}, so there is no `cargo xtask vm --kernel {0}`; the rest \
+                 works ({error:#})",
+                version.name()
+            );
+        }
+    }
 }
 
 /// Installs packages for missing programs; returns what is missing still.
