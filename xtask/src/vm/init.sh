@@ -21,11 +21,18 @@ ulimit -n 65536
 ip link set lo up
 
 modprobe -a virtio_pci virtio_console
-# The kernel makes their nodes a moment later; 5 s are plenty.
-tries=0
-while [ ! -c /dev/vport0p2 ] && [ $tries -lt 100 ]; do
-    sleep 0.05
-    tries=$((tries + 1))
+# A port's node is there a moment before the port can be opened.
+can_open() {
+    [ -c "$1" ] && (: >"$1") 2>/dev/null
+}
+for port in /dev/vport0p1 /dev/vport0p2; do
+    tries=0
+    until can_open $port; do
+        tries=$((tries + 1))
+        # 10 s or more: its device is missing.
+        [ $tries -lt 200 ] || { echo "init: $port can't be opened" && poweroff -f; }
+        sleep 0.05
+    done
 done
 exec 3>/dev/vport0p2
 
