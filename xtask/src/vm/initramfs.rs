@@ -21,7 +21,7 @@ const COMMAND: &str = "/command";
 const BUSYBOX: &str = "/busybox/busybox";
 
 /// Programs the guest gets where this machine has them.
-const PROGRAMS: [&str; 26] = [
+const PROGRAMS: [&str; 30] = [
     "bpftool",
     "conntrack",
     "ip",
@@ -44,10 +44,14 @@ const PROGRAMS: [&str; 26] = [
     "lsmod",
     "modprobe",
     "nft",
+    "nsenter",
     "rmmod",
+    "setpriv",
     "sh",
+    "ss",
     "sysctl",
     "tc",
+    "unshare",
 ];
 /// Files and folders it gets where this machine has them: what those programs read, and the
 /// plug-ins they load.
