@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::programs::{self, command, shown};
+use crate::programs::command;
 
 /// The suite whose entry says where packages come from.
 const BASE_SUITE: &str = "bookworm";
@@ -59,7 +59,7 @@ impl Apt {
         show.args(["show", "--no-all-versions", package]);
         let output = show.stderr(Stdio::inherit()).output()?;
         if !output.status.success() {
-            bail!("`{}` ended with {}", shown(&show), output.status);
+            bail!("`apt-cache show {package}` ended with {}", output.status);
         }
         let text = String::from_utf8(output.stdout)?;
         let value = value_of(&text, field)
@@ -76,7 +76,7 @@ impl Apt {
         download
             .args(["-q", "download", package])
             .current_dir(&self.dir);
-        programs::run(download)?;
+        run(download).with_context(|| format!("fetch the package {package}"))?;
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|end| end == "deb") {
@@ -118,6 +118,16 @@ impl Apt {
         apt.env("LC_ALL", "C");
         Ok(apt)
     }
+}
+
+/// Runs a command of apt. Its many settings are not shown when it fails.
+fn run(mut apt: Command) -> Result<()> {
+    let name = apt.get_program().to_string_lossy().into_owned();
+    let status = apt.status().with_context(|| format!("start `{name}`"))?;
+    if !status.success() {
+        bail!("`{name}` ended with {status}");
+    }
+    Ok(())
 }
 
 impl Source {

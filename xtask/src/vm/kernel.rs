@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::apt::Apt;
-use super::vm_dir;
+use super::{RunDir, vm_dir};
 use crate::programs::{self, command};
 
 /// The package that depends on the newest kernel of a suite.
@@ -93,18 +93,13 @@ fn fetch(version: Version, dir: &Path) -> Result<()> {
         version.name()
     );
     // Whole or not at all, and beside another run that fetches it too.
-    let new = dir.with_extension(format!("new-{}", std::process::id()));
-    let fetched = fetch_into(version, &new).and_then(|()| {
-        match fs::rename(new.join("root"), dir) {
-            // Another run was faster.
-            Err(_) if dir.exists() => Ok(()),
-            renamed => Ok(renamed?),
-        }
-    });
-    if new.exists() {
-        fs::remove_dir_all(&new)?;
+    let new = RunDir::make()?;
+    fetch_into(version, &new.path)?;
+    match fs::rename(new.path.join("root"), dir) {
+        // Another run was faster.
+        Err(_) if dir.exists() => Ok(()),
+        renamed => Ok(renamed?),
     }
-    fetched
 }
 
 fn fetch_into(version: Version, new: &Path) -> Result<()> {
