@@ -46,7 +46,7 @@ impl Apt {
         fs::write(apt.sources(), source.with_suite(suite))?;
         let mut update = apt.command("apt-get")?;
         update.args(["-q", "update", "--error-on=any"]);
-        programs::run(update).with_context(|| format!("fetch the list of packages of {suite}"))?;
+        run(update).with_context(|| format!("fetch the list of packages of {suite}"))?;
         Ok(apt)
     }
 
