@@ -5,6 +5,7 @@ mod demo;
 mod programs;
 mod setup;
 mod test;
+mod vm;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ enum Command {
     Test(test::Options),
     /// Make a cluster of network namespaces, run the proxy in it and send it real requests
     Demo(demo::Options),
+    /// Run a command as root on another kernel, in a guest without network and disk
+    Vm(vm::Options),
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
@@ -50,6 +53,8 @@ fn main() -> ExitCode {
         Command::Setup(options) => setup::run_with(&options),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
+        // Its exit status is the command's.
+        Command::Vm(options) => return vm::run(&options),
         Command::Bench(Bench::Proxy(options)) => bench::proxy::run(&options),
         Command::Bench(Bench::Dns(options)) => bench::dns::run(&options),
         Command::Bench(Bench::Echo { address }) => switchyard_bench::dns::serve_echo(address),
