@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn a_line_a_subject_in_each_panel() {
         let drawing = svg(&[sized(10, &[1.1]), sized(1000, &[3.0])]);
-        let lines = drawing.matches(&format!("stroke=\"{}\"", colour(Kind::IptablesNft)));
-        assert_eq!(lines.count(), 4 + 1);
+        let stroke = format!("stroke=\"{}\"", colour(Kind::IptablesNft));
+        assert_eq!(drawing.matches(&stroke).count(), 4 + 1);
         assert!(!drawing.contains(colour(Kind::Ebpf)));
         assert!(!drawing.contains("NaN") && !drawing.contains("inf"));
         assert!(drawing.contains(">1,000</text>"));

@@ -58,11 +58,13 @@ impl Spread {
     pub(super) fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
-        let at = |quarter: usize| sorted.get((sorted.len().checked_sub(1)? * quarter + 2) / 4);
+        let last = sorted.len().checked_sub(1)?;
+        // Between two values the outer one, so that few values do not look sure.
+        let at = |position: usize| sorted.get(position).copied();
         Some(Self {
-            low: *at(1)?,
-            median: *at(2)?,
-            high: *at(3)?,
+            low: at(last / 4)?,
+            median: at(last.div_ceil(2))?,
+            high: at((last * 3).div_ceil(4))?,
         })
     }
 }
@@ -286,6 +288,7 @@ pub(super) mod tests {
         assert_eq!(Spread::of(&[]), None);
         let of = |values: &[f64]| Spread::of(values).map(|s| (s.low, s.median, s.high));
         assert_eq!(of(&[2.0]), Some((2.0, 2.0, 2.0)));
+        assert_eq!(of(&[2.0, 1.0, 3.0]), Some((1.0, 2.0, 3.0)));
         assert_eq!(of(&[5.0, 1.0, 3.0, 4.0, 2.0]), Some((2.0, 3.0, 4.0)));
     }
 
@@ -294,7 +297,7 @@ pub(super) mod tests {
         let text = size(&sized(1000, &[1.5, 2.0, 12.5]));
         assert!(text.starts_with("#### 1,000 Services\n"));
         assert!(text.contains("| no proxy | none, again | iptables-nft |\n|---|---:|---:|---:|\n"));
-        assert!(text.contains("| TCP, one connection | 20.0 µs | **2.00** (2.00–12.5) |"));
+        assert!(text.contains("| TCP, one connection | 20.0 µs | **2.00** (1.50–12.5) |"));
         assert!(text.contains("| first sync, from the start | 1.50 s |\n"));
         assert!(text.contains("| rules and elements | 47,525 |\n"));
         assert!(text.contains("Left out: ebpf: no such mode more\n"));

@@ -144,7 +144,7 @@ impl Turn<'_> {
         };
         let mut tries = 1;
         loop {
-            match self.client.run(bed.testbed(), self.time) {
+            match bed.ask(&self.client, self.time) {
                 Ok(slice) => return Ok(slice.seconds()),
                 Err(error) if tries == TRIES => {
                     return Err(error).with_context(|| format!("{}, {way}", bed.kind.name()));

@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use switchyard_tests::testbed::{IptablesTool, Place, Testbed, wait_for};
+use switchyard_tests::testbed::{IptablesTool, Place, Protocol, Testbed, wait_for};
 
 use super::cluster::{Measured, Service, objects};
 use super::nft;
-use super::workload::{Cpu, Servers};
+use super::workload::{Client, Cpu, Servers, Slice};
 use crate::cluster::Side;
 use crate::proxy::{FIRST_SYNC_LIMIT, POLL_FIRST_SYNC, answers, rules, time_change};
 use crate::source::{ApiServer, Manifests, Source};
 use crate::subject::{Launch, Subject};
-use switchyard_tests::testbed::Protocol;
 
 /// Endpoint changes whose median is reported.
 const CHANGES: usize = 5;
@@ -86,7 +85,7 @@ pub(super) struct Programs<'a> {
 
 /// A testbed with the subject's cluster in its kernel. What is dropped first stands first.
 pub(super) struct Bed {
-    _servers: Servers,
+    servers: Servers,
     _agent: Option<Agent>,
     testbed: Testbed,
     _bpf: Option<BpfRoot>,
@@ -146,7 +145,7 @@ impl Bed {
             }
         };
         Ok(Self {
-            _servers: servers,
+            servers,
             _agent: agent,
             testbed,
             _bpf: bpf,
@@ -155,8 +154,12 @@ impl Bed {
         })
     }
 
-    pub(super) const fn testbed(&self) -> &Testbed {
-        &self.testbed
+    /// One slice of a client that lives here.
+    ///
+    /// # Errors
+    /// A request that was not answered in time.
+    pub(super) fn ask(&self, client: &Client, time: Duration) -> Result<Slice> {
+        client.run(&self.testbed, &self.servers, time)
     }
 }
 

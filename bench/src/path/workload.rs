@@ -1,15 +1,17 @@
 //! What is done on a way, by blocking sockets: the client's side and the server's.
 
 use std::fmt;
+use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, gettid};
 use socket2::{Domain, Protocol, Socket, Type};
 use switchyard_tests::testbed::{Place, Resident, Testbed};
 
@@ -62,7 +64,7 @@ impl fmt::Display for Workload {
 
 /// The one CPU on which client and server take turns. With one each, every request would wait for
 /// two wake-ups of an idle CPU, which on a virtual machine cost more than the way that is measured,
-/// and vary more. So one turn's time is all the work of it: both ends and the kernel between them.
+/// and vary more. So one turn is all the work of it: both ends and the kernel between them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cpu(usize);
 
@@ -82,17 +84,19 @@ impl Cpu {
     }
 }
 
-/// How much was done, and in what time.
+/// How much was done, and what it cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slice {
     requests: u32,
-    time: Duration,
+    /// Time on the CPU, of both ends and what the kernel did between them. On an idle machine it
+    /// is the time that passed; on a busy one it leaves out what others took.
+    cpu: Duration,
 }
 
 impl Slice {
     /// Seconds a request took.
     pub(super) fn seconds(self) -> f64 {
-        self.time.as_secs_f64() / f64::from(self.requests.max(1))
+        self.cpu.as_secs_f64() / f64::from(self.requests.max(1))
     }
 }
 
@@ -123,31 +127,35 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Asks for so long, in a thread of its own.
+    /// Asks these servers for so long, in a thread of its own.
     ///
     /// # Errors
     /// A request that was not answered in time.
-    pub(super) fn run(&self, bed: &Testbed, time: Duration) -> Result<Slice> {
+    pub(super) fn run(&self, bed: &Testbed, servers: &Servers, time: Duration) -> Result<Slice> {
         let client = self.clone();
-        let slice = bed.spawn(self.from, move || client.ask(time))?.join()?;
+        let threads = servers.threads.clone();
+        let slice = bed
+            .spawn(self.from, move || client.ask(&threads, time))?
+            .join()?;
         slice.with_context(|| format!("{}: {} asks {}", self.workload, self.from, self.to))
     }
 
-    fn ask(&self, time: Duration) -> io::Result<Slice> {
+    fn ask(&self, servers: &[Pid], time: Duration) -> io::Result<Slice> {
         self.cpu.keep()?;
+        let repeat = |once: &mut dyn FnMut() -> io::Result<()>| repeat(servers, time, once);
         let addresses = addresses(self.from);
         let source = || self.sources.next(&addresses);
         match self.workload {
-            Workload::Connect => repeat(time, || turn(&mut self.connect(source())?)),
+            Workload::Connect => repeat(&mut || turn(&mut self.connect(source())?)),
             Workload::Request => {
                 let mut stream = self.connect(source())?;
-                repeat(time, || turn(&mut stream))
+                repeat(&mut || turn(&mut stream))
             }
             Workload::Datagram => {
                 let socket = self.connected(source())?;
-                repeat(time, || datagram(&socket))
+                repeat(&mut || datagram(&socket))
             }
-            Workload::NewSocket => repeat(time, || datagram(&self.connected(source())?)),
+            Workload::NewSocket => repeat(&mut || datagram(&self.connected(source())?)),
         }
     }
 
@@ -180,23 +188,36 @@ fn addresses(place: Place) -> Vec<Ipv4Addr> {
     texts.filter_map(|text| text.parse().ok()).collect()
 }
 
-fn repeat(time: Duration, mut once: impl FnMut() -> io::Result<()>) -> io::Result<Slice> {
+fn repeat(
+    servers: &[Pid],
+    time: Duration,
+    once: &mut dyn FnMut() -> io::Result<()>,
+) -> io::Result<Slice> {
     for _ in 0..WARM_UP {
         once()?;
     }
+    let before = spent(servers)?;
     let start = Instant::now();
     let mut requests = 0;
-    loop {
+    while requests == 0 || (start.elapsed() < time && requests < MAX_REQUESTS) {
         once()?;
         requests += 1;
-        let elapsed = start.elapsed();
-        if elapsed >= time || requests >= MAX_REQUESTS {
-            return Ok(Slice {
-                requests,
-                time: elapsed,
-            });
-        }
     }
+    Ok(Slice {
+        requests,
+        cpu: spent(servers)?.saturating_sub(before),
+    })
+}
+
+/// Time on a CPU of the calling thread and of these others, which wait just now.
+fn spent(servers: &[Pid]) -> io::Result<Duration> {
+    let own = Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?);
+    servers.iter().try_fold(own, |sum, server| {
+        let stat = fs::read_to_string(format!("/proc/self/task/{server}/schedstat"))?;
+        let time = stat.split(' ').next().and_then(|time| time.parse().ok());
+        let time = time.ok_or_else(|| io::Error::other("odd schedstat"))?;
+        Ok(sum + Duration::from_nanos(time))
+    })
 }
 
 fn turn(stream: &mut Socket) -> io::Result<()> {
@@ -217,6 +238,7 @@ fn datagram(socket: &UdpSocket) -> io::Result<()> {
 /// The echo servers of one testbed's endpoints, two threads each. Ended when dropped.
 pub(super) struct Servers {
     stop: Arc<AtomicBool>,
+    threads: Vec<Pid>,
     running: Vec<(Socket, Resident<()>)>,
 }
 
@@ -232,6 +254,7 @@ impl Servers {
     ) -> Result<Self> {
         let mut servers = Self {
             stop: Arc::default(),
+            threads: Vec::new(),
             running: Vec::new(),
         };
         for &(place, address) in endpoints {
@@ -252,12 +275,14 @@ impl Servers {
         serve: fn(Socket, &AtomicBool),
     ) -> Result<()> {
         let (own, stop) = (socket.try_clone()?, Arc::clone(&self.stop));
+        let (tell, told) = mpsc::channel();
         let thread = bed.spawn(place, move || {
-            // Without it the figures are worse, not wrong.
-            drop(cpu.keep());
+            // Fails only if the one who waits below has died.
+            drop(tell.send(cpu.keep().map(|()| gettid())));
             serve(own, &stop);
         })?;
         self.running.push((socket, thread));
+        self.threads.push(told.recv()??);
         Ok(())
     }
 }
@@ -337,8 +362,9 @@ mod tests {
 
     #[test]
     fn a_slice_is_bounded_in_time_and_fails_with_its_request() {
-        let slice = repeat(Duration::from_millis(5), || Ok(())).unwrap();
+        let time = Duration::from_millis(5);
+        let slice = repeat(&[gettid()], time, &mut || Ok(())).unwrap();
         assert!(slice.requests > 1 && slice.seconds() > 0.0);
-        assert!(repeat(Duration::from_millis(5), || Err(ErrorKind::TimedOut.into())).is_err());
+        assert!(repeat(&[], time, &mut || Err(ErrorKind::TimedOut.into())).is_err());
     }
 }

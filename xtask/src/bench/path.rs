@@ -6,16 +6,26 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use switchyard_bench::path::{Kind, Results, Settings};
+use switchyard_tests::testbed::{require_root, require_tools};
 
 use super::{API_SERVER, build_release, release};
 use crate::programs::root;
-use crate::setup;
 
 /// Where `--write-docs` puts the drawing and the tables.
 const DRAWING: &str = "docs/benchmarks-path.svg";
 const TABLES: &str = "docs/benchmarks.md";
 /// The tables are between these two lines.
 const MARKS: (&str, &str) = ("<!-- bench path: begin -->", "<!-- bench path: end -->");
+
+/// Programs that it runs.
+const NEEDED: [&str; 6] = [
+    "ip",
+    "ipset",
+    "nft",
+    "timeout",
+    "xtables-legacy-multi",
+    "xtables-nft-multi",
+];
 
 /// What is measured.
 #[derive(clap::Args)]
@@ -71,10 +81,8 @@ impl Mode {
 /// # Errors
 /// A testbed could not be built, or a proxy stopped answering.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        bail!("the bench makes network namespaces and needs root");
-    }
-    setup::run()?;
+    require_root()?;
+    require_tools(&NEEDED)?;
     println!("building switchyard-proxy, release profile");
     build_release("switchyard-proxy", None)?;
     if options.api {
