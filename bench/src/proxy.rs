@@ -14,7 +14,7 @@ use crate::source::Source;
 use crate::subject::{Launch, Subject};
 
 /// A first sync that takes longer has failed.
-pub(crate) const FIRST_SYNC_LIMIT: Duration = Duration::from_secs(180);
+const FIRST_SYNC_LIMIT: Duration = Duration::from_secs(180);
 /// A change that takes longer has failed.
 const CHANGE_LIMIT: Duration = Duration::from_secs(30);
 /// Changes whose mean and worst are reported.

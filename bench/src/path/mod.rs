@@ -60,6 +60,7 @@ pub struct Results {
 /// program a cluster in time is left out, and the results say why.
 pub fn run(settings: &Settings) -> Result<Results> {
     let cpu = Cpu::choose()?;
+    let machine = machine();
     let mut all = Vec::new();
     for &size in &settings.sizes {
         all.push(measure(settings, size, cpu).with_context(|| format!("{size} Services"))?);
@@ -67,7 +68,7 @@ pub fn run(settings: &Settings) -> Result<Results> {
         println!("\n{}", all.last().map(report::size).unwrap_or_default());
     }
     Ok(Results {
-        markdown: report::markdown(&machine(), settings, &all),
+        markdown: report::markdown(&machine, settings, &all),
         svg: plot::svg(&all),
     })
 }

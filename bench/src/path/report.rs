@@ -215,7 +215,7 @@ pub(super) fn thousands(number: usize) -> String {
     text
 }
 
-/// The date, and what the machine says of itself.
+/// The date, and what the machine says of itself before anything is measured.
 pub(super) fn machine() -> String {
     let date = output("date", &["+%F"]);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -225,13 +225,15 @@ pub(super) fn machine() -> String {
         line.and_then(|line| line.split_once(": "))
             .map_or("an unknown CPU", |(_, value)| value.trim())
     };
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
     let cpus = cpuinfo.matches("processor\t").count();
     let tools = [
         output("iptables", &["--version"]),
         output("nft", &["--version"]),
     ];
     format!(
-        "{date}, Linux {}, {cpus} CPUs ({}), {}",
+        "{date}, Linux {}, {cpus} CPUs ({}), load average {load} at the start, {}",
         kernel.trim(),
         field("model name"),
         tools.join(", ")

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use switchyard_tests::testbed::{IptablesTool, Place, Protocol, Testbed, wait_for};
 
@@ -12,16 +12,23 @@ use super::cluster::{Measured, Service, objects};
 use super::nft;
 use super::workload::{Client, Cpu, Servers, Slice};
 use crate::cluster::Side;
-use crate::proxy::{FIRST_SYNC_LIMIT, POLL_FIRST_SYNC, answers, rules, time_change};
+use crate::proxy::{POLL_FIRST_SYNC, answers, rules, time_change};
 use crate::source::{ApiServer, Manifests, Source};
 use crate::subject::{Launch, Subject};
 
+/// Who has not read the whole cluster by then is left out.
+const LIST_LIMIT: Duration = Duration::from_secs(300);
+/// Who has not programmed it so long after that is left out.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(300);
 /// Endpoint changes whose median is reported.
 const CHANGES: usize = 5;
 /// Pause before each.
 const BEFORE_CHANGE: Duration = Duration::from_secs(1);
 /// What the agent says once it has the whole cluster.
 const LIST_IS_IN: &str = "the first lists of the cluster's objects are in";
+
+/// The exit code of `timeout` when the time was up.
+const TIMED_OUT: i32 = 124;
 
 /// A way to program the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,8 +94,9 @@ pub(super) struct Programs<'a> {
 pub(super) struct Bed {
     servers: Servers,
     _agent: Option<Agent>,
-    testbed: Testbed,
+    // It is in the testbed's directory.
     _bpf: Option<BpfRoot>,
+    testbed: Testbed,
     pub(super) kind: Kind,
     pub(super) programming: Programming,
 }
@@ -241,18 +249,18 @@ impl Agent {
         let launch = launch(source.as_ref());
         let start = Instant::now();
         let mut process = Subject::start(bed, &launch)?;
-        let mut list_is_in = None;
-        wait_for("the first sync", FIRST_SYNC_LIMIT, POLL_FIRST_SYNC, || {
-            if list_is_in.is_none() && process.has_said(LIST_IS_IN) {
-                list_is_in = Some(start.elapsed());
-            }
+        wait_for("the first lists", LIST_LIMIT, POLL_FIRST_SYNC, || {
+            Ok(process.has_said(LIST_IS_IN) || process.has_synced(bed)?)
+        })?;
+        let list = start.elapsed();
+        wait_for("the first sync", PROGRAM_LIMIT, POLL_FIRST_SYNC, || {
             Ok(process.has_synced(bed)? && answers(bed, Side::Here)?)
         })?;
         let from_start = start.elapsed();
         let change = median_change(bed, |side| source.change(bed, side), || process.check())?;
         let programming = Programming {
             from_start: Some(from_start),
-            from_list: list_is_in.and_then(|list| from_start.checked_sub(list)),
+            from_list: from_start.checked_sub(list),
             change: Some(change),
             rss_kib: Some(process.process().rss_kib()?),
             entries: None,
@@ -271,15 +279,16 @@ fn load_nft(bed: &Testbed, services: &[Service]) -> Result<Programming> {
     let file = bed.work_dir().join("table.nft");
     fs::write(&file, &table.text)?;
     let file = file.to_str().context("a path that is no text")?;
-    let limit = FIRST_SYNC_LIMIT.as_secs().to_string();
+    let limit = PROGRAM_LIMIT.as_secs().to_string();
     let start = Instant::now();
-    bed.run(Place::Node1, &["timeout", &limit, "nft", "-f", file], "")?
-        .success(&format!("nft -f (limit: {limit} s)"))?;
+    let loaded = bed.run(Place::Node1, &["timeout", &limit, "nft", "-f", file], "")?;
+    if loaded.code == Some(TIMED_OUT) {
+        bail!("`nft -f` was not done after {limit} s");
+    }
+    loaded.success("nft -f")?;
     let from_start = start.elapsed();
     if !answers(bed, Side::Here)? {
-        return Err(anyhow!(
-            "the table is loaded, but the probed Service is not there"
-        ));
+        bail!("the table is loaded, but the probed Service does not answer");
     }
     let change = median_change(
         bed,

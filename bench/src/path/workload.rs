@@ -239,7 +239,7 @@ fn datagram(socket: &UdpSocket) -> io::Result<()> {
 pub(super) struct Servers {
     stop: Arc<AtomicBool>,
     threads: Vec<Pid>,
-    running: Vec<(Socket, Resident<()>)>,
+    running: Vec<(&'static ServerSide, Socket, Resident<()>)>,
 }
 
 impl Servers {
@@ -258,10 +258,9 @@ impl Servers {
             running: Vec::new(),
         };
         for &(place, address) in endpoints {
-            let tcp = bed.in_place(place, move || listener(address))??;
-            servers.add(bed, place, tcp, cpu, serve_tcp)?;
-            let udp = bed.in_place(place, move || udp_server(address))??;
-            servers.add(bed, place, udp, cpu, serve_udp)?;
+            for side in [&TCP, &UDP] {
+                servers.add(bed, place, address, side, cpu)?;
+            }
         }
         Ok(servers)
     }
@@ -270,18 +269,19 @@ impl Servers {
         &mut self,
         bed: &Testbed,
         place: Place,
-        socket: Socket,
+        address: SocketAddr,
+        side: &'static ServerSide,
         cpu: Cpu,
-        serve: fn(Socket, &AtomicBool),
     ) -> Result<()> {
+        let socket = bed.in_place(place, move || (side.open)(address))??;
         let (own, stop) = (socket.try_clone()?, Arc::clone(&self.stop));
         let (tell, told) = mpsc::channel();
         let thread = bed.spawn(place, move || {
             // Fails only if the one who waits below has died.
             drop(tell.send(cpu.keep().map(|()| gettid())));
-            serve(own, &stop);
+            (side.serve)(own, &stop);
         })?;
-        self.running.push((socket, thread));
+        self.running.push((side, socket, thread));
         self.threads.push(told.recv()??);
         Ok(())
     }
@@ -290,23 +290,43 @@ impl Servers {
 impl Drop for Servers {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        for (socket, thread) in self.running.drain(..) {
-            // It wakes who waits in accept() or recv(), even where it says "not connected".
-            drop(socket.shutdown(Shutdown::Both));
+        for (side, socket, thread) in self.running.drain(..) {
+            // Should it not be woken, it looks by itself after a while.
+            drop((side.wake)(&socket));
             drop(thread.join());
         }
     }
 }
 
-fn listener(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
+/// What the server of a protocol does.
+struct ServerSide {
+    open: fn(SocketAddr) -> io::Result<Socket>,
+    serve: fn(Socket, &AtomicBool),
+    /// Makes it look whether it is to stop.
+    wake: fn(&Socket) -> io::Result<()>,
 }
 
-fn udp_server(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+const TCP: ServerSide = ServerSide {
+    open: |address| {
+        let socket = bound(address, Type::STREAM, Protocol::TCP)?;
+        socket.listen(BACKLOG)?;
+        Ok(socket)
+    },
+    serve: serve_tcp,
+    wake: |socket| socket.shutdown(Shutdown::Both),
+};
+
+const UDP: ServerSide = ServerSide {
+    open: |address| bound(address, Type::DGRAM, Protocol::UDP),
+    serve: serve_udp,
+    // An empty datagram to itself.
+    wake: |socket| socket.send_to(&[], &socket.local_addr()?).map(drop),
+};
+
+fn bound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, kind, Some(protocol))?;
+    // Of accept() too.
+    socket.set_read_timeout(Some(PATIENCE))?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
