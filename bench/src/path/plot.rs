@@ -19,6 +19,9 @@ const INSIDE: (f64, f64) = (340.0, 220.0);
 const MARGIN: (f64, f64) = (60.0, 60.0);
 /// Below all panels.
 const LEGEND: f64 = 40.0;
+/// From one line of text to the next, and at most from one character to the next.
+const LINE: f64 = 16.0;
+const CHARACTER: f64 = 7.5;
 /// Ratios at which there may be a line.
 const MARKS: [f64; 13] = [
     0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0,
@@ -36,7 +39,7 @@ pub(super) fn svg(all: &[Sized]) -> String {
     let origins = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)];
     for ((way, workload), (column, line)) in PANELS.into_iter().zip(origins) {
         let axes = Axes::of(all, way, workload, (column * panel.0, line * panel.1));
-        axes.draw(&mut text, all, &format!("{way}: {workload}"));
+        axes.draw(&mut text, all, [&way.to_string(), &workload.to_string()]);
         for kind in Kind::ALL {
             let points = all.iter().filter_map(|sized| {
                 let spread = sized.ratio(way, workload, kind)?;
@@ -50,7 +53,7 @@ pub(super) fn svg(all: &[Sized]) -> String {
         let y = height - LEGEND / 2.0;
         line_of(&mut text, kind, [(x, y), (x + 24.0, y)].into_iter());
         label(&mut text, (x + 32.0, y + 4.0), "start", kind.name());
-        x += 165.0;
+        x += 52.0 + CHARACTER * count(kind.name().len());
     }
     text.push_str("</svg>\n");
     text
@@ -109,10 +112,12 @@ impl Axes {
         self.origin.1 + (1.0 - part) * INSIDE.1
     }
 
-    fn draw(&self, text: &mut String, all: &[Sized], title: &str) {
+    fn draw(&self, text: &mut String, all: &[Sized], title: [&str; 2]) {
         let (left, top) = self.origin;
         let (right, bottom) = (left + INSIDE.0, top + INSIDE.1);
-        label(text, (left, top - 12.0), "start", title);
+        for (line, above) in title.into_iter().zip([LINE + 8.0, 8.0]) {
+            label(text, (left, top - above), "start", line);
+        }
         for mark in MARKS {
             if mark.ln() < self.y.0 || mark.ln() > self.y.1 {
                 continue;
