@@ -41,6 +41,8 @@ enum Command {
 enum Bench {
     /// The proxy with a large and a small cluster, beside kube-proxy where one is given
     Proxy(bench::proxy::Options),
+    /// What a connection and a request cost on each way to a Service, beside the same without one
+    Path(bench::path::Options),
     /// DNS: cluster names and cached names, beside servers of Debian's, and CoreDNS where given
     Dns(bench::dns::Options),
     /// Send each query back: the least a DNS server can cost (started by `bench dns`)
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         // Its exit status is the command's.
         Command::Vm(options) => return vm::run(&options),
         Command::Bench(Bench::Proxy(options)) => bench::proxy::run(&options),
+        Command::Bench(Bench::Path(options)) => bench::path::run(&options),
         Command::Bench(Bench::Dns(options)) => bench::dns::run(&options),
         Command::Bench(Bench::Echo { address }) => switchyard_bench::dns::serve_echo(address),
     };
