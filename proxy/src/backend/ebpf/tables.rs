@@ -100,6 +100,8 @@ pub(super) struct Tables {
     devices: aya::maps::HashMap<MapData, u32, Device>,
     words: Mapping,
     slots: Mapping,
+    /// The arrays behind the two mappings. Programs are loaded by their descriptors.
+    _arrays: [Map; 2],
     arena: Arena,
     sizes: Sizes,
     claims: HashMap<Address, Claims>,
@@ -120,13 +122,12 @@ fn usable<T, E: Into<MapError>>(name: &'static str, map: Result<T, E>) -> Result
 }
 
 fn mapping(
-    object: &mut aya::Ebpf,
+    map: &Map,
     name: &'static str,
     entries: u32,
     entry_bytes: usize,
 ) -> Result<Mapping, EbpfError> {
-    let map = take(object, name)?;
-    let Map::Array(data) = &map else {
+    let Map::Array(data) = map else {
         return Err(EbpfError::NoSuchMap { name });
     };
     let bytes = usize::try_from(entries).unwrap_or(0) * entry_bytes;
@@ -140,13 +141,15 @@ impl Tables {
     /// The maps of an object that was loaded with these sizes; all empty.
     pub(super) fn of(object: &mut aya::Ebpf, sizes: Sizes) -> Result<Self, EbpfError> {
         use map_names::{ADDRESSES, DEVICES, FRONTENDS, RANGES, SLOTS, WORDS};
+        let (words, slots) = (take(object, WORDS)?, take(object, SLOTS)?);
         Ok(Self {
             addresses: usable(ADDRESSES, take(object, ADDRESSES)?.try_into())?,
             frontends: usable(FRONTENDS, take(object, FRONTENDS)?.try_into())?,
             ranges: usable(RANGES, take(object, RANGES)?.try_into())?,
             devices: usable(DEVICES, take(object, DEVICES)?.try_into())?,
-            words: mapping(object, WORDS, sizes.services, WORD_BYTES)?,
-            slots: mapping(object, SLOTS, sizes.slots, SLOT_BYTES)?,
+            words: mapping(&words, WORDS, sizes.services, WORD_BYTES)?,
+            slots: mapping(&slots, SLOTS, sizes.slots, SLOT_BYTES)?,
+            _arrays: [words, slots],
             arena: Arena::new(sizes.slots),
             sizes,
             claims: HashMap::new(),
