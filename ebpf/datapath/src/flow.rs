@@ -22,8 +22,8 @@ mod open;
 
 use crate::Maps;
 use crate::layout::{
-    Address, Endpoint, FlowKey, FlowValue, FragmentKey, FragmentPorts, Hook, Reason, TCP, address_flags,
-    flow_flags,
+    Address, Endpoint, FlowKey, FlowValue, FragmentKey, FragmentPorts, Hook, Reason, TCP,
+    address_flags, flow_flags,
 };
 use crate::maps::{FlowRef, Refusal};
 use crate::parse::{Fragment, Parsed};

@@ -121,8 +121,15 @@ fn change(
     let checksum = parsed.transport + 2;
     // ICMPv6 covers the outer addresses too; ICMP does not.
     let covers_outer = (!parsed.is_v4()).then_some(checksum);
-    rewrite_address(packet, parsed, outer_field, &outer_old, address, covers_outer, false)
-        && quoted_address(packet, quoted, quoted_field, &quoted_old, address, checksum)
+    rewrite_address(
+        packet,
+        parsed,
+        outer_field,
+        &outer_old,
+        address,
+        covers_outer,
+        false,
+    ) && quoted_address(packet, quoted, quoted_field, &quoted_old, address, checksum)
         && packet.replace_checksum(
             checksum,
             u32::from(quoted_port),

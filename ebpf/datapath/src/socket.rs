@@ -5,8 +5,8 @@
 
 use crate::Maps;
 use crate::layout::{
-    Address, AffinityKey, Endpoint, Frontend, Kind, Reason, Settings, SocketEntry,
-    SocketRecord, UDP, address_flags, header_flags, settings_flags,
+    Address, AffinityKey, Endpoint, Frontend, Kind, Reason, Settings, SocketEntry, SocketRecord,
+    UDP, address_flags, header_flags, settings_flags,
 };
 use crate::maps::Refusal;
 use crate::policy::{Choice, Client, Refused, Sender, choose, has_ranges};

@@ -123,7 +123,11 @@ mod tests {
     /// Every port of small ranges is reached, and none beside them.
     #[test]
     fn tries_stay_in_the_ranges_and_reach_all_of_them() {
-        for (low, high) in [((10, 19), (100, 104)), ((1, 0), (65_535, 65_535)), ((5, 5), (1, 0))] {
+        for (low, high) in [
+            ((10, 19), (100, 104)),
+            ((1, 0), (65_535, 65_535)),
+            ((5, 5), (1, 0)),
+        ] {
             let range = |(first, last)| PortRange { first, last };
             let (low, high) = (range(low), range(high));
             let mut seen = std::collections::BTreeSet::new();

@@ -3,8 +3,8 @@
 use super::masquerade::own_address;
 use super::{Place, Verdict, Work, drop, is_offered, note};
 use crate::layout::{
-    Address, AffinityKey, FlowKey, Frontend, Hook, Kind, RangeKey, Reason, SCTP,
-    Settings, address_flags, device_flags, flow_flags, header_flags, settings_flags,
+    Address, AffinityKey, FlowKey, Frontend, Hook, Kind, RangeKey, Reason, SCTP, Settings,
+    address_flags, device_flags, flow_flags, header_flags, settings_flags,
 };
 use crate::maps::FlowRef;
 use crate::parse::{Fragment, Parsed};
@@ -125,8 +125,8 @@ fn may_enter(maps: &impl Maps, parsed: &Parsed, service: &Service, kind: Kind) -
         set: service.header.ranges.to_be(),
         address: parsed.source,
     };
-    let from_own_vip = service.has(header_flags::RANGES_INCLUDE_NODE)
-        && parsed.source == parsed.destination;
+    let from_own_vip =
+        service.has(header_flags::RANGES_INCLUDE_NODE) && parsed.source == parsed.destination;
     from_own_vip || maps.in_range(&key)
 }
 
@@ -187,7 +187,12 @@ fn outside_hash(parsed: &Parsed, service: &Service) -> u32 {
     } else {
         0
     };
-    flow_hash(&parsed.source, port, &parsed.destination, parsed.destination_port)
+    flow_hash(
+        &parsed.source,
+        port,
+        &parsed.destination,
+        parsed.destination_port,
+    )
 }
 
 /// Where the packet whose key is in [`Work`] is to go.
