@@ -11,8 +11,9 @@ use crate::{Insert, Maps};
 
 /// Ports that are tried before a packet is given up.
 const TRIES_MAX: u32 = 32;
-/// How far one try is from the next; prime, so that tries spread over the range.
-const STEP: u32 = 7919;
+/// How far one try is from the next; a prime greater than any count of ports, so that it shares
+/// no factor with one, and each try is another port.
+const STEP: u32 = 1_000_003;
 
 /// Chooses address and port for a flow whose first packet goes out now.
 #[inline(always)]
