@@ -2,7 +2,7 @@
 
 use super::{Place, Verdict, Work, drop};
 use crate::layout::{
-    Address, FlowKey, FlowValue, Hook, PortRange, Reason, SettingsPorts, flow_flags,
+    Address, FlowKey, FlowValue, Hook, PortRange, Reason, SCTP, SettingsPorts, flow_flags,
 };
 use crate::maps::FlowRef;
 use crate::parse::Parsed;
@@ -58,7 +58,7 @@ pub(super) fn masquerade(
     };
     let start = maps.random();
     for attempt in 0..TRIES_MAX {
-        let Some(port) = candidate(ports, parsed.source_port, start, attempt) else {
+        let Some(port) = candidate(ports, parsed, start, attempt) else {
             break;
         };
         other.destination_port = port.to_be();
@@ -85,11 +85,15 @@ pub(super) fn own_address(maps: &impl Maps, parsed: &Parsed, place: &Place) -> A
 }
 
 /// The port of the n-th try, in host byte order: the client's own if it is in our ranges, then
-/// one after the other from a random start.
+/// one after the other from a random start. SCTP has only its own to try, since its checksum
+/// can't follow another.
 #[inline(always)]
-fn candidate(ports: &SettingsPorts, own: u16, start: u32, attempt: u32) -> Option<u16> {
+fn candidate(ports: &SettingsPorts, parsed: &Parsed, start: u32, attempt: u32) -> Option<u16> {
     let [low, high] = ports.ranges;
-    let own = u16::from_be(own);
+    let own = u16::from_be(parsed.source_port);
+    if parsed.protocol == SCTP {
+        return (attempt == 0).then_some(own);
+    }
     if attempt == 0 && (contains(&low, own) || contains(&high, own)) {
         return Some(own);
     }
