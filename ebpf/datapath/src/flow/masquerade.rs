@@ -31,12 +31,11 @@ pub(super) fn masquerade(
     } = work;
     let (service, id) = flow.owner();
     let address = own_address(maps, parsed, place);
-    let Some(ports) = settings_ports(maps) else {
-        return Verdict::Pass;
+    let ports = match settings_ports(maps) {
+        Some(ports) if address != Address::ANY => ports,
+        // Unmasked, the client would get its answers past us.
+        _ => return drop(maps, parsed, service, Reason::NoMasqueradePort),
     };
-    if address == Address::ANY {
-        return drop(maps, parsed, service, Reason::NoMasqueradePort);
-    }
     *value = FlowValue {
         address: parsed.source,
         port: parsed.source_port,
