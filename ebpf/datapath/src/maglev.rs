@@ -26,12 +26,17 @@ pub fn size(endpoints: u32) -> u32 {
 /// are endpoints. The result depends on the endpoints' addresses and ports alone, provided
 /// they come sorted.
 ///
-/// Nothing is written if there are no endpoints, or more than positions.
+/// The table's length is a [`size`], or another prime. Nothing is written if there are no
+/// endpoints, or more than positions.
 pub fn fill(endpoints: &[Endpoint], table: &mut [u16], turns: &mut [u32]) {
     let Ok(size) = u32::try_from(table.len()) else {
         return;
     };
     if endpoints.is_empty() || endpoints.len() > table.len() || endpoints.len() > turns.len() {
+        return;
+    }
+    if let [_] = endpoints {
+        table.fill(0);
         return;
     }
     table.fill(FREE);
