@@ -5,8 +5,8 @@
 
 use crate::Maps;
 use crate::layout::{
-    Address, AffinityKey, Endpoint, Frontend, Kind, Reason, Settings, SocketEntry, SocketRecord,
-    UDP, address_flags, header_flags, settings_flags,
+    Address, AffinityKey, Endpoint, Frontend, Kind, Reason, SCTP, Settings, SocketEntry,
+    SocketRecord, TCP, UDP, address_flags, header_flags, settings_flags,
 };
 use crate::maps::Refusal;
 use crate::policy::{Choice, Client, Refused, Sender, choose, has_ranges};
@@ -141,6 +141,9 @@ fn find<'a>(
     socket: &impl Socket,
     call: &Call,
 ) -> Result<Option<Hit<'a>>, Refused> {
+    if !matches!(call.protocol, TCP | UDP | SCTP) {
+        return Ok(None); // a ping socket: there is no port that could be unknown
+    }
     let to_self = call.address.is_loopback() || call.address.is_unspecified();
     let flags = if to_self {
         address_flags::NODE_PORTS
