@@ -120,6 +120,10 @@ fn send_to_one(
     };
     maps.count_connection(index, &endpoint);
     if let Some(record) = socket.record() {
+        if !call.is_send {
+            // A connected socket has one peer: an older VIP with the same endpoint is not it.
+            forget_all(record);
+        }
         note(
             record,
             SocketEntry {
@@ -237,6 +241,13 @@ fn refuse(maps: &impl Maps, call: &Call, service: u32, refused: Refused) -> Outc
         service,
     });
     if told { Outcome::Refuse } else { Outcome::Deny }
+}
+
+#[inline(always)]
+fn forget_all(record: &mut SocketRecord) {
+    for entry in &mut record.entries {
+        entry.service = 0;
+    }
 }
 
 /// Remembers a destination: over an older one for the same VIP, else over the oldest.
