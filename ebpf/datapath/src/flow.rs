@@ -90,7 +90,9 @@ pub fn ingress(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
     }
     set_key(work, Hook::Ingress);
     if let Some(flow) = maps.flow(&work.key) {
-        let again = flow.flags() & flow_flags::REFUSED != 0
+        // The parts of a refused datagram stay together: the whole is what is answered.
+        let is_start = work.parsed.fragment != Fragment::Later;
+        let again = (flow.flags() & flow_flags::REFUSED != 0 && is_start)
             || (work.parsed.is_syn() && open::is_over(maps, work, flow));
         if !again {
             touch(maps, flow, &work.parsed, place);
