@@ -263,11 +263,12 @@ impl NewFlow {
 }
 
 /// Whether a reply's entry, left by an earlier flow of the same client, can be taken over: it
-/// is for the same VIP, or its connection has ended.
+/// is for the same VIP, its connection has ended, or it was for a refusal, which comes at once.
 #[inline(always)]
 fn is_free(old: FlowRef, vip: &Address, port: u16) -> bool {
     let (address, old_port) = old.target();
-    let has_ended = old.flags() & (flow_flags::FIN | flow_flags::RST) != 0;
+    let ended = flow_flags::FIN | flow_flags::RST | flow_flags::REFUSED;
+    let has_ended = old.flags() & ended != 0;
     has_ended || (address == *vip && old_port == port)
 }
 
