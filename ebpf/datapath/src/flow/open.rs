@@ -292,7 +292,7 @@ fn turn(key: &mut FlowKey) {
 }
 
 /// Whether a SYN that meets this entry opens a new connection: the old one was closed by either
-/// side, or its endpoint takes no new ones any more.
+/// side (its replies may be another flow's since), or its endpoint takes no new ones any more.
 #[inline(always)]
 pub(super) fn is_over(maps: &impl Maps, work: &mut Work, flow: FlowRef) -> bool {
     let flags = flow.flags();
@@ -302,37 +302,56 @@ pub(super) fn is_over(maps: &impl Maps, work: &mut Work, flow: FlowRef) -> bool 
     let ended = flow_flags::FIN | flow_flags::RST;
     let (address, port) = flow.target();
     set_reply(&mut work.other, &work.key, &address, port);
+    let (service, id) = flow.owner();
     let reply_ended = maps
         .flow(&work.other)
-        .is_some_and(|reply| reply.flags() & ended != 0);
+        .is_none_or(|reply| reply.owner().1 != id || reply.flags() & ended != 0);
     if flags & ended != 0 || reply_ended {
         return true;
     }
-    let (service, _) = flow.owner();
     match Service::load(maps, service) {
         Some(service) => !is_offered(maps, &service, &address, port),
         None => true,
     }
 }
 
-/// Removes what a request's entry leads to, so that the port can be used anew.
+/// Removes what a request's entry leads to, so that the port can be used anew; not what another
+/// flow has taken over since.
 #[inline(always)]
 pub(super) fn forget(maps: &impl Maps, work: &mut Work, flow: FlowRef) {
     let Work { key, other, .. } = work;
+    let (_, id) = flow.owner();
     let (address, port) = flow.target();
     set_reply(other, key, &address, port);
-    maps.remove_flow(other);
-    turn(other);
-    if let Some(masquerade) = maps.flow(other) {
-        let (hidden, hidden_port) = masquerade.target();
-        maps.remove_flow(other);
-        // From the endpoint to the node.
-        other.source = address;
-        other.source_port = port;
-        other.destination = hidden;
-        other.destination_port = hidden_port;
-        other.hook = Hook::Ingress.number();
-        maps.remove_flow(other);
-    }
+    remove_own(maps, other, id);
+    forget_masquerade(maps, other, id);
     maps.remove_flow(key);
+}
+
+/// Removes the masquerade of a flow, the key of whose replies is given; it is another after.
+#[inline(always)]
+fn forget_masquerade(maps: &impl Maps, key: &mut FlowKey, id: u64) {
+    turn(key);
+    let Some(masquerade) = maps.flow(key) else {
+        return;
+    };
+    if masquerade.owner().1 != id {
+        return;
+    }
+    let (hidden, hidden_port) = masquerade.target();
+    maps.remove_flow(key);
+    // From the endpoint to the node.
+    turn(key);
+    key.destination = hidden;
+    key.destination_port = hidden_port;
+    key.hook = Hook::Ingress.number();
+    remove_own(maps, key, id);
+}
+
+/// Removes an entry if it is of this flow.
+#[inline(always)]
+fn remove_own(maps: &impl Maps, key: &FlowKey, id: u64) {
+    if maps.flow(key).is_some_and(|flow| flow.owner().1 == id) {
+        maps.remove_flow(key);
+    }
 }
