@@ -227,22 +227,23 @@ impl NewFlow {
         value.packets = 0;
         value.bytes = 0;
         set_reply(other, key, &self.address, self.port);
-        if !maps.insert_flow(other, value, Insert::New) {
-            let old = maps.flow(other);
-            if !old.is_some_and(|old| is_free(old, &value.address, value.port)) {
-                return if old.is_some() {
-                    Inserted::Collides
-                } else {
-                    Inserted::Full
-                };
-            }
-            maps.insert_flow(other, value, Insert::Any);
-        }
         let mut complete = true;
+        if !maps.insert_flow(other, value, Insert::New) {
+            let Some(old) = maps.flow(other) else {
+                return Inserted::Full;
+            };
+            if !is_free(old, &value.address, value.port) {
+                return Inserted::Collides;
+            }
+            let (_, id) = old.owner();
+            forget_masquerade(maps, other, id);
+            set_reply(other, key, &self.address, self.port);
+            complete = maps.insert_flow(other, value, Insert::Any);
+        }
         if self.masquerade {
             value.flags = flow_flags::MASQUERADE | flow_flags::PENDING;
             turn(other);
-            complete = maps.insert_flow(other, value, Insert::Any);
+            complete &= maps.insert_flow(other, value, Insert::Any);
             turn(other);
         }
         value.address = self.address;
