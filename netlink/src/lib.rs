@@ -14,6 +14,8 @@ pub mod nfacct;
 mod nfnl;
 pub mod nft_generation;
 pub mod nft_rules;
+pub mod sock_diag;
+mod transport;
 mod writer;
 pub mod xtables_info;
 

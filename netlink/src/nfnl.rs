@@ -1,24 +1,13 @@
-//! One nfnetlink socket: requests out, answers in, nothing waits for ever.
+//! One nfnetlink socket: messages with `struct nfgenmsg` in front of their attributes.
 
 use std::fmt::Display;
-use std::io;
-use std::time::Duration;
 
-use netlink_packet_core::{ErrorBuffer, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::TimeVal;
 
 use crate::error::NetlinkError;
+use crate::transport::{self, Transport};
 use crate::writer::{MessageHead, Writer};
 
-/// How long an answer may take. The kernel answers while it handles the request, so only a
-/// lost answer gets here.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Room for one datagram. The kernel fills at most 32 KiB while dumping and echoes at most
-/// one of our own messages (below 32 KiB as well) in an error.
-const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 /// `struct nfgenmsg` in front of every payload.
 const NFGENMSG_BYTES: usize = 4;
 
@@ -40,16 +29,11 @@ pub(crate) enum Answer<'a> {
     },
 }
 
-/// A socket of the nfnetlink protocol. After an error that leaves answers behind, the next
-/// request opens a fresh one.
+/// A socket of the nfnetlink protocol.
 #[derive(Debug)]
 pub(crate) struct NfnlSocket {
     subsystem: u8,
-    subsystem_name: &'static str,
-    socket: Socket,
-    next_sequence: u32,
-    buffer: Vec<u8>,
-    stale: bool,
+    transport: Transport,
 }
 
 impl NfnlSocket {
@@ -58,33 +42,22 @@ impl NfnlSocket {
     pub(crate) fn open(subsystem: u8, subsystem_name: &'static str) -> Result<Self, NetlinkError> {
         Ok(Self {
             subsystem,
-            subsystem_name,
-            socket: open_socket(subsystem_name)?,
-            next_sequence: 1,
-            buffer: vec![0; RECEIVE_BUFFER_BYTES],
-            stale: false,
+            transport: Transport::open(NETLINK_NETFILTER, subsystem_name)?,
         })
     }
 
     /// The head of the next message, with a sequence number of its own.
     pub(crate) fn head(&mut self, command: u8, flags: u16, family: u8) -> MessageHead {
-        let sequence = self.next_sequence;
-        // 0 is what the kernel's own notices carry.
-        self.next_sequence = self.next_sequence.checked_add(1).unwrap_or(1);
         MessageHead {
             subsystem: self.subsystem,
             command,
             flags,
-            sequence,
+            sequence: self.transport.take_sequence(),
             family,
         }
     }
 
-    /// Sends what `writer` holds and hands on every answer to it, until the message with
-    /// the sequence number `last` is acknowledged, refused, or its dump is over. That message
-    /// must ask for an acknowledgement or a dump.
-    ///
-    /// A refusal is an answer here, not an error: the caller knows what it means.
+    /// [`Transport::exchange`], with what nfnetlink puts into each message.
     pub(crate) fn exchange(
         &mut self,
         writer: &Writer,
@@ -92,37 +65,21 @@ impl NfnlSocket {
         request: &dyn Display,
         on_answer: &mut dyn FnMut(Answer<'_>) -> Result<(), String>,
     ) -> Result<(), NetlinkError> {
-        if self.stale {
-            self.socket = open_socket(self.subsystem_name)?;
-            self.stale = false;
-        }
-        let bytes = writer.bytes().ok_or_else(|| NetlinkError::TooLarge {
-            request: request.to_string(),
-        })?;
-        self.stale = true; // until the last answer is in
-        self.send(bytes, request)?;
-        let mut interrupted = false;
-        loop {
-            let length = self.receive(request)?;
-            let datagram = self.buffer.get(..length).unwrap_or_default();
-            let progress = read_datagram(datagram, last, on_answer).map_err(|detail| {
-                NetlinkError::Malformed {
-                    request: request.to_string(),
-                    detail,
+        self.transport
+            .exchange(writer, last, request, &mut |answer| match answer {
+                transport::Answer::Message { kind, payload } => {
+                    on_answer(read_object(kind, payload)?)
                 }
-            })?;
-            interrupted |= progress.interrupted;
-            if progress.finished {
-                break;
-            }
-        }
-        self.stale = false;
-        if interrupted {
-            return Err(NetlinkError::Interrupted {
-                request: request.to_string(),
-            });
-        }
-        Ok(())
+                transport::Answer::Refused {
+                    sequence,
+                    code,
+                    original,
+                } => on_answer(Answer::Refused {
+                    sequence,
+                    code,
+                    original,
+                }),
+            })
     }
 
     /// One message, one acknowledgement, objects in between. A refusal is an error.
@@ -152,139 +109,15 @@ impl NfnlSocket {
             })
         })
     }
-
-    fn send(&self, bytes: &[u8], request: &dyn Display) -> Result<(), NetlinkError> {
-        loop {
-            match self.socket.send(bytes, 0) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => {
-                    return Err(NetlinkError::Send {
-                        request: request.to_string(),
-                        source,
-                    });
-                }
-            }
-        }
-    }
-
-    fn receive(&mut self, request: &dyn Display) -> Result<usize, NetlinkError> {
-        let request = || request.to_string();
-        loop {
-            let mut room = self.buffer.as_mut_slice();
-            let capacity = room.len();
-            let error = match self.socket.recv(&mut room, nix::libc::MSG_TRUNC) {
-                Ok(length) if length <= capacity => return Ok(length),
-                Ok(length) => {
-                    let detail = format!("{length} bytes at once, at most {capacity} expected");
-                    return Err(NetlinkError::Malformed {
-                        request: request(),
-                        detail,
-                    });
-                }
-                Err(error) => error,
-            };
-            match error.kind() {
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    return Err(NetlinkError::Silent {
-                        request: request(),
-                        seconds: ANSWER_TIMEOUT.as_secs(),
-                    });
-                }
-                _ if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {
-                    return Err(NetlinkError::Overrun { request: request() });
-                }
-                _ => {
-                    return Err(NetlinkError::Receive {
-                        request: request(),
-                        source: error,
-                    });
-                }
-            }
-        }
-    }
 }
 
-fn open_socket(subsystem: &'static str) -> Result<Socket, NetlinkError> {
-    let open = || -> io::Result<Socket> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        // Connected to the kernel, nobody else can put answers into this socket.
-        socket.connect(&SocketAddr::new(0, 0))?;
-        socket.set_cap_ack(true)?;
-        let seconds = i64::try_from(ANSWER_TIMEOUT.as_secs()).unwrap_or(i64::MAX);
-        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(seconds, 0))?;
-        Ok(socket)
-    };
-    open().map_err(|source| NetlinkError::Open { subsystem, source })
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Progress {
-    finished: bool,
-    interrupted: bool,
-}
-
-fn read_datagram(
-    mut bytes: &[u8],
-    last: u32,
-    on_answer: &mut dyn FnMut(Answer<'_>) -> Result<(), String>,
-) -> Result<Progress, String> {
-    let mut progress = Progress::default();
-    while !bytes.is_empty() {
-        let message = NetlinkBuffer::new_checked(bytes).map_err(|error| error.to_string())?;
-        let length = usize::try_from(message.length()).map_err(|error| error.to_string())?;
-        let sequence = message.sequence_number();
-        progress.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-        let payload = message.payload();
-        match message.message_type() {
-            NLMSG_DONE => {
-                // A dump may end with an error of its own.
-                if let Some(code) = negative_code(payload) {
-                    on_answer(Answer::Refused {
-                        sequence,
-                        code,
-                        original: &[],
-                    })?;
-                }
-                progress.finished |= sequence == last;
-            }
-            NLMSG_ERROR => {
-                let error = ErrorBuffer::new_checked(payload).map_err(|error| error.to_string())?;
-                if let Some(code) = negative_code(payload) {
-                    let original = error.payload();
-                    on_answer(Answer::Refused {
-                        sequence,
-                        code,
-                        original,
-                    })?;
-                }
-                progress.finished |= sequence == last;
-            }
-            kind => {
-                let [_, command] = kind.to_be_bytes();
-                let family = payload.first().copied().unwrap_or_default();
-                let attributes = payload
-                    .get(NFGENMSG_BYTES..)
-                    .ok_or("a message shorter than its header")?;
-                on_answer(Answer::Object {
-                    command,
-                    family,
-                    attributes,
-                })?;
-            }
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(progress)
-}
-
-/// The errno in front of an error or end-of-dump message, as a positive number.
-fn negative_code(payload: &[u8]) -> Option<i32> {
-    let code = payload
-        .first_chunk::<4>()
-        .copied()
-        .map(i32::from_ne_bytes)?;
-    (code < 0).then(|| code.saturating_neg())
+fn read_object(kind: u16, payload: &[u8]) -> Result<Answer<'_>, String> {
+    let [_, command] = kind.to_be_bytes();
+    Ok(Answer::Object {
+        command,
+        family: payload.first().copied().unwrap_or_default(),
+        attributes: payload
+            .get(NFGENMSG_BYTES..)
+            .ok_or("a message shorter than its header")?,
+    })
 }

@@ -40,20 +40,38 @@ impl Writer {
     /// One nfnetlink message: `struct nlmsghdr`, `struct nfgenmsg` (version 0, no resource
     /// id), and the attributes that `body` writes.
     pub(crate) fn message(&mut self, head: &MessageHead, body: impl FnOnce(&mut Self)) {
+        let kind = u16::from_be_bytes([head.subsystem, head.command]);
+        self.plain_message(kind, head.flags, head.sequence, |writer| {
+            writer.fixed(&[head.family, 0, 0, 0]);
+            body(writer);
+        });
+    }
+
+    /// One message of any netlink protocol: `struct nlmsghdr` and what `body` writes.
+    pub(crate) fn plain_message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        sequence: u32,
+        body: impl FnOnce(&mut Self),
+    ) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
-        let kind = u16::from_be_bytes([head.subsystem, head.command]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(&head.flags.to_ne_bytes());
-        self.bytes.extend_from_slice(&head.sequence.to_ne_bytes());
+        self.bytes.extend_from_slice(&flags.to_ne_bytes());
+        self.bytes.extend_from_slice(&sequence.to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 4]); // port id: the kernel knows ours
         debug_assert_eq!(self.bytes.len() - start, MESSAGE_HEADER_BYTES);
-        self.bytes.extend_from_slice(&[head.family, 0, 0, 0]);
         body(self);
         match u32::try_from(self.bytes.len() - start) {
             Ok(length) => self.patch(start, &length.to_ne_bytes()),
             Err(_) => self.too_large = true,
         }
+    }
+
+    /// A part of a protocol's fixed header, a multiple of 4 bytes in the end.
+    pub(crate) fn fixed(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// One attribute, padded.

@@ -4,39 +4,16 @@
 //! `linux/rtnetlink.h`; every supported kernel has them, and no privilege is needed.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{DecodeError, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::TimeVal;
-use tokio::time::Instant;
+
+use crate::rtnetlink::{self, Listed, RtnetlinkError, Watch};
 
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
-
-/// How long the kernel may take to answer.
-const ANSWER_TIMEOUT_SECONDS: i64 = 10;
-/// Room for one datagram of a dump, which the kernel fills with at most 32 KiB.
-const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
-/// Room for a notice. What is longer is cut off, which is fine: nobody reads it.
-const NOTICE_BYTES: usize = 256;
-/// After a first notice, how long to wait for further ones before listing: interfaces come
-/// with several addresses, and pods by the dozen.
-const SETTLE: Duration = Duration::from_millis(20);
-/// How long to wait after an error before the next listing.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// How often a listing that was overtaken by changes is taken anew before what it gave is
-/// used. Each change brings a notice and so another listing anyway.
-const LIST_TRIES_MAX: u32 = 5;
 
 /// What is known of one local address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,15 +44,9 @@ impl LocalAddresses {
     /// kernel's answer, normally less than a millisecond.
     ///
     /// # Errors
-    /// [`AddressError`], if the kernel cannot be asked.
-    pub fn list() -> Result<Self, AddressError> {
-        for _ in 1..LIST_TRIES_MAX {
-            let (addresses, interrupted) = list_once()?;
-            if !interrupted {
-                return Ok(addresses);
-            }
-        }
-        list_once().map(|(addresses, _)| addresses)
+    /// [`RtnetlinkError`], if the kernel cannot be asked.
+    pub fn list() -> Result<Self, RtnetlinkError> {
+        rtnetlink::list()
     }
 
     /// Whether packets to this address are delivered on this machine: it is one of the
@@ -120,203 +91,27 @@ impl FromIterator<(IpAddr, AddressInfo)> for LocalAddresses {
     }
 }
 
-/// Why the node's addresses are not known.
-#[derive(Debug, thiserror::Error)]
-pub enum AddressError {
-    /// No socket.
-    #[error("cannot open a netlink socket for the node's addresses: {0}")]
-    Open(io::Error),
-    /// The request did not get through or no answer came.
-    #[error("cannot list the node's addresses: {0}")]
-    List(io::Error),
-    /// The kernel's answer makes no sense.
-    #[error("cannot read the kernel's list of the node's addresses: {0}")]
-    Malformed(String),
-    /// The notices stopped.
-    #[error("cannot follow changes of the node's addresses: {0}")]
-    Follow(io::Error),
-}
+/// Follows the node's addresses.
+pub type AddressWatch = Watch<LocalAddresses>;
 
-/// Follows the node's addresses. Must be used within a tokio runtime with I/O enabled.
-pub struct AddressWatch {
-    notices: TokioSocket,
-    current: Arc<LocalAddresses>,
-    /// When to list: a notice was taken, or a listing failed. Kept here and not in the future
-    /// of `changed`, so that one that is dropped again and again still gets there.
-    list_at: Option<Instant>,
-}
+impl Listed for LocalAddresses {
+    const SUBJECT: &'static str = "the node's addresses";
+    const GROUPS: &'static [u32] = &[RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR];
 
-impl AddressWatch {
-    /// Subscribes, then lists, so that nothing falls between.
-    ///
-    /// # Errors
-    /// [`AddressError`].
-    pub fn open() -> Result<Self, AddressError> {
-        let notices = open_notices().map_err(AddressError::Open)?;
-        let current = Arc::new(LocalAddresses::list()?);
-        Ok(Self {
-            notices,
-            current,
-            list_at: None,
-        })
+    fn request() -> RouteNetlinkMessage {
+        RouteNetlinkMessage::GetAddress(AddressMessage::default())
     }
 
-    /// The addresses as last seen.
-    #[must_use]
-    pub const fn current(&self) -> &Arc<LocalAddresses> {
-        &self.current
-    }
-
-    /// Waits until the addresses differ from [`Self::current`] and returns the new ones.
-    /// Lost notices (`ENOBUFS`) lead to a listing like any other. Dropping the future loses
-    /// nothing.
-    ///
-    /// # Errors
-    /// [`AddressError`]; calling again tries again, not sooner than after a second.
-    pub async fn changed(&mut self) -> Result<Arc<LocalAddresses>, AddressError> {
-        loop {
-            let list_at = match self.list_at {
-                Some(list_at) => list_at,
-                None => {
-                    let delay = self.wait_for_notice().await.map(|()| SETTLE);
-                    let list_at = Instant::now() + *delay.as_ref().unwrap_or(&RETRY_DELAY);
-                    self.list_at = Some(list_at);
-                    delay?;
-                    list_at
-                }
-            };
-            tokio::time::sleep_until(list_at).await;
-            if let Some(news) = self.list()? {
-                return Ok(news);
-            }
+    fn take(&mut self, message: &[u8]) -> Result<(), DecodeError> {
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message)?;
+        if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) =
+            message.payload
+            && let Some((address, info)) = read_address(&message)
+        {
+            self.insert(address, info);
         }
+        Ok(())
     }
-
-    fn list(&mut self) -> Result<Option<Arc<LocalAddresses>>, AddressError> {
-        self.list_at = Some(Instant::now() + RETRY_DELAY); // unless all goes well
-        drain(self.notices.socket_ref()).map_err(AddressError::Follow)?;
-        let listed = LocalAddresses::list()?;
-        self.list_at = None;
-        if listed == *self.current {
-            return Ok(None);
-        }
-        self.current = Arc::new(listed);
-        Ok(Some(Arc::clone(&self.current)))
-    }
-
-    async fn wait_for_notice(&self) -> Result<(), AddressError> {
-        let mut buffer = [0; NOTICE_BYTES];
-        match self.notices.recv(&mut &mut buffer[..]).await {
-            Ok(()) => Ok(()),
-            Err(error) if is_overrun(&error) => Ok(()),
-            Err(error) => Err(AddressError::Follow(error)),
-        }
-    }
-}
-
-fn open_notices() -> io::Result<TokioSocket> {
-    let mut notices = TokioSocket::new(NETLINK_ROUTE)?;
-    notices.socket_mut().bind_auto()?;
-    notices.socket_ref().add_membership(RTNLGRP_IPV4_IFADDR)?;
-    notices.socket_ref().add_membership(RTNLGRP_IPV6_IFADDR)?;
-    Ok(notices)
-}
-
-/// Notices were lost.
-fn is_overrun(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(nix::libc::ENOBUFS)
-}
-
-/// Takes all notices there are. What they say does not matter: the listing does.
-fn drain(socket: &Socket) -> io::Result<()> {
-    let mut buffer = [0; NOTICE_BYTES];
-    loop {
-        match socket.recv(&mut &mut buffer[..], 0) {
-            Ok(_) => {}
-            Err(error) if is_overrun(&error) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// One dump, and whether it was overtaken by a change.
-fn list_once() -> Result<(LocalAddresses, bool), AddressError> {
-    let socket = open_for_list().map_err(AddressError::Open)?;
-    socket
-        .send(&dump_request(), 0)
-        .map_err(AddressError::List)?;
-    let mut addresses = LocalAddresses::default();
-    let mut interrupted = false;
-    let mut buffer = vec![0; RECEIVE_BUFFER_BYTES];
-    loop {
-        let length = match socket.recv(&mut buffer.as_mut_slice(), 0) {
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(AddressError::List(error)),
-        };
-        let datagram = buffer.get(..length).unwrap_or_default();
-        if read_datagram(datagram, &mut addresses, &mut interrupted)? {
-            return Ok((addresses, interrupted));
-        }
-    }
-}
-
-fn open_for_list() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    setsockopt(
-        &socket,
-        sockopt::ReceiveTimeout,
-        &TimeVal::new(ANSWER_TIMEOUT_SECONDS, 0),
-    )?;
-    Ok(socket)
-}
-
-fn dump_request() -> Vec<u8> {
-    let mut message =
-        NetlinkMessage::from(RouteNetlinkMessage::GetAddress(AddressMessage::default()));
-    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    message.header.sequence_number = 1;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
-}
-
-/// Returns true at the end of the dump.
-fn read_datagram(
-    mut bytes: &[u8],
-    addresses: &mut LocalAddresses,
-    interrupted: &mut bool,
-) -> Result<bool, AddressError> {
-    while !bytes.is_empty() {
-        let malformed =
-            |error: netlink_packet_core::DecodeError| AddressError::Malformed(error.to_string());
-        let length = NetlinkBuffer::new_checked(bytes)
-            .map_err(malformed)?
-            .length();
-        let message =
-            NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map_err(malformed)?;
-        *interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-        match message.payload {
-            NetlinkPayload::Done(_) => return Ok(true),
-            NetlinkPayload::Error(error) if error.code.is_some() => {
-                return Err(AddressError::List(error.to_io()));
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) => {
-                if let Some((address, info)) = read_address(&message) {
-                    addresses.insert(address, info);
-                }
-            }
-            _ => {}
-        }
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(false)
 }
 
 fn read_address(message: &AddressMessage) -> Option<(IpAddr, AddressInfo)> {
@@ -344,6 +139,7 @@ fn read_address(message: &AddressMessage) -> Option<(IpAddr, AddressInfo)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rtnetlink::read_datagram;
 
     fn message(attributes: Vec<AddressAttribute>, scope: AddressScope, index: u32) -> Vec<u8> {
         let mut address = AddressMessage::default();
@@ -412,6 +208,6 @@ mod tests {
     fn a_cut_off_answer_is_an_error() {
         let bytes = message(vec![], AddressScope::Universe, 3);
         let result = read_datagram(&bytes[..18], &mut LocalAddresses::default(), &mut false);
-        assert!(matches!(result, Err(AddressError::Malformed(_))));
+        assert!(matches!(result, Err(RtnetlinkError::Malformed { .. })));
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use switchyard_proxy::agent::{self, StartError};
 use switchyard_proxy::explain;
+use switchyard_proxy::opt_out::{self, OptOut};
 use switchyard_proxy::settings::{Flags, Settings};
 use tracing_subscriber::EnvFilter;
 
@@ -47,6 +48,11 @@ fn main() -> ExitCode {
                 block_on(explain::run(&settings, &packets)).map_err(|error| failed(&error, false))
             })
         }
+        Some("opt-out") => {
+            arguments.remove(1);
+            opt_out::run(&OptOut::parse_from(arguments))
+                .map_or_else(|error| failed(&error, false), |()| ExitCode::SUCCESS)
+        }
         command => {
             // `run` is what the program does anyway.
             if command == Some("run") {
@@ -55,7 +61,7 @@ fn main() -> ExitCode {
             let flags = Flags::parse_from(arguments);
             start_logging(&flags, "info");
             if flags.cleanup {
-                return agent::cleanup()
+                return agent::cleanup(&flags.bpf_root)
                     .map_or_else(|error| failed(&error, false), |()| ExitCode::SUCCESS);
             }
             with_settings(&flags, |settings| {

@@ -9,8 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use switchyard_cluster::object::{IpFamily, Kind, Protocol};
+use switchyard_cluster::object::{IpFamily, Kind, ObjectName, Protocol};
+use switchyard_proxy::backend::ebpf::{DropReason, MapName};
 use switchyard_proxy::metrics::{Direction, HealthCode, MetricType, Metrics, Table, markdown};
+use switchyard_proxy::plan::PlanId;
 
 /// What a scrape says of one metric.
 #[derive(Debug, Default, PartialEq)]
@@ -82,8 +84,8 @@ fn touched() -> Metrics {
     m.iptables_rules_last.set((Table::Filter, family), 10);
     m.iptables_restore_failures.inc(family);
     m.iptables_partial_restore_failures.inc(family);
-    m.ct_state_invalid_dropped.set(0);
-    m.localhost_nodeports_accepted.set(0);
+    m.ct_state_invalid_dropped.set((), 0);
+    m.localhost_nodeports_accepted.set((), 0);
     m.conntrack_deleted.add(family, 0);
     m.reconcile_repairs.inc(family);
     m.objects.set(Kind::Service, 3);
@@ -93,6 +95,18 @@ fn touched() -> Metrics {
     m.relay_connections.inc(Protocol::Tcp);
     m.relay_refused.inc(Protocol::Udp);
     m.relay_not_listening.set(Protocol::Udp, 1);
+    m.ebpf_map_entries.set(MapName::Flows, 5);
+    m.ebpf_map_limit.set(MapName::Flows, 8);
+    m.drops.set(DropReason::SourceRange, 1);
+    let id = PlanId {
+        service: ObjectName::new("ns", "web"),
+        port_name: "http".into(),
+        protocol: Protocol::Tcp,
+        family,
+    };
+    for total in [&m.service_connections, &m.service_packets, &m.service_bytes] {
+        total.set(&id, 1);
+    }
     m
 }
 
@@ -182,11 +196,11 @@ fn series_with_labels_are_absent_until_used_and_totals_follow_their_source() {
     assert!(!text.contains("iptables_ct_state_invalid_dropped"));
     assert!(text.contains("\nkubeproxy_sync_proxy_rules_service_changes_total 0\n"));
 
-    metrics.ct_state_invalid_dropped.set(40);
-    metrics.ct_state_invalid_dropped.set(42);
+    metrics.ct_state_invalid_dropped.set((), 40);
+    metrics.ct_state_invalid_dropped.set((), 42);
     let name = "\nkubeproxy_iptables_ct_state_invalid_dropped_packets_total";
     assert!(metrics.render().unwrap().contains(&format!("{name} 42\n")));
-    metrics.ct_state_invalid_dropped.set(5);
+    metrics.ct_state_invalid_dropped.set((), 5);
     assert!(metrics.render().unwrap().contains(&format!("{name} 5\n")));
 }
 

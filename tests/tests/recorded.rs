@@ -24,10 +24,11 @@ fn packets(name: &str) -> Result<Case> {
 #[test]
 fn the_reference_s_own_rules_pass() -> Result<()> {
     require_tools(&["xtables-nft-multi", "xtables-legacy-multi"])?;
-    for backend in Backend::ALL {
+    for tool in IptablesTool::ALL {
+        let backend = Backend::of_tool(tool);
         let bed = Testbed::build()?;
         allow_localhost_node_ports(&bed)?;
-        recorded::load_reference_rules(&bed, backend.tool)?;
+        recorded::load_reference_rules(&bed, tool)?;
         let runner = CaseRunner::new(&bed, backend)?;
         let wrong = runner.check_standing(&packets("reference")?, &recorded::objects()?)?;
         assert!(wrong.is_empty(), "{}:\n{}", backend.name, wrong.join("\n"));
@@ -84,7 +85,7 @@ fn wrong_after(fault: &str) -> Result<Vec<String>> {
         .chain(fault.split(' '))
         .collect();
     bed.run(Place::Node1, &command, "")?.success(fault)?;
-    CaseRunner::new(&bed, Backend::ALL[0])?.check_standing(&reference, &recorded::objects()?)
+    CaseRunner::new(&bed, Backend::IPTABLES_NFT)?.check_standing(&reference, &recorded::objects()?)
 }
 
 fn allow_localhost_node_ports(bed: &Testbed) -> Result<()> {
@@ -145,10 +146,7 @@ impl Stage {
     }
 
     fn check_packets(&self) -> Result<()> {
-        let backend = Backend::ALL
-            .into_iter()
-            .find(|backend| backend.tool == self.tool);
-        let runner = CaseRunner::new(&self.bed, backend.context("no such backend")?)?;
+        let runner = CaseRunner::new(&self.bed, Backend::of_tool(self.tool))?;
         for name in ["reference", "ours"] {
             let wrong = runner.check_standing(&packets(name)?, &recorded::objects()?)?;
             ensure!(

@@ -151,14 +151,20 @@ fn steady_traffic_notices_a_short_gap() -> Result<()> {
 
 #[test]
 fn nothing_stays_after_a_panic() -> Result<()> {
-    let (id, cgroup) = std::thread::spawn(|| {
+    let (id, cgroup, pins) = std::thread::spawn(|| {
         let bed = Testbed::build()?;
         let _sleeper = bed.in_place(Place::Node1, || {
             std::process::Command::new("sleep").arg("60").spawn()
         })??;
+        // A machine without the bpf filesystem has no pins either.
+        let pins = bed.ebpf_roots().ok().map(|roots| roots.bpf);
+        if let Some(pins) = &pins {
+            std::fs::create_dir_all(pins.join("v1"))?;
+        }
         let seen = (
             bed.id().to_owned(),
             bed.node1_cgroup().map(std::path::Path::to_owned),
+            pins,
         );
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
             let _bed = bed;
@@ -174,8 +180,29 @@ fn nothing_stays_after_a_panic() -> Result<()> {
         .filter(|name| name.starts_with(&format!("{id}-")))
         .collect();
     assert!(left.is_empty(), "left behind: {left:?}");
-    if let Some(cgroup) = cgroup {
-        assert!(!cgroup.exists(), "left behind: {}", cgroup.display());
+    for path in [cgroup, pins].into_iter().flatten() {
+        assert!(!path.exists(), "left behind: {}", path.display());
+    }
+    Ok(())
+}
+
+/// What a proxy is given to attach to holds what runs on node1 and in its pods, and nothing else.
+#[test]
+fn processes_of_node1_and_its_pods_are_in_its_cgroup() -> Result<()> {
+    let bed = Testbed::build()?;
+    let Some(cgroup) = bed.node1_cgroup() else {
+        println!("no cgroup2 here, or no threaded groups");
+        return Ok(());
+    };
+    let name = cgroup.file_name().unwrap_or_default().to_string_lossy();
+    for place in Place::ALL {
+        let own = bed
+            .run(place, &["cat", "/proc/self/cgroup"], "")?
+            .success("cat")?;
+        let inside = own
+            .lines()
+            .any(|line| line.starts_with("0::") && line.ends_with(&format!("/{name}")));
+        assert_eq!(inside, place.lives_on_node1(), "{place}: {own}");
     }
     Ok(())
 }

@@ -226,11 +226,12 @@ fn tests(options: &Options, packages: &[&str], counts: &mut Counts) -> Result<()
     Ok(())
 }
 
-/// What tests must leave as they find it: network namespaces, control groups and the
-/// machine's own packet filter.
+/// What tests must leave as they find it: network namespaces, control groups, pinned eBPF objects
+/// and the machine's own packet filter.
 struct Machine {
     namespaces: BTreeSet<String>,
     cgroups: BTreeSet<String>,
+    pins: BTreeSet<String>,
     rules: BTreeSet<String>,
 }
 
@@ -239,16 +240,18 @@ impl Machine {
         Self {
             namespaces: names_in(Path::new("/run/netns")),
             cgroups: own_cgroup().map(|dir| names_in(&dir)).unwrap_or_default(),
+            pins: pins(),
             rules: rules(),
         }
     }
 
     fn compare(&self, after: &Self) -> Result<()> {
         let mut left = Vec::new();
-        // What is gone of the first two was left by an earlier run that was killed, and swept.
+        // What is gone of the first three was left by an earlier run that was killed, and swept.
         for (what, before, after) in [
             ("network namespace", &self.namespaces, &after.namespaces),
             ("control group", &self.cgroups, &after.cgroups),
+            ("directory of pins", &self.pins, &after.pins),
         ] {
             let new = after.difference(before).filter(|name| !is_in_use(name));
             left.extend(new.map(|name| format!("{what} left: {name}")));
@@ -292,11 +295,24 @@ fn names_in(dir: &Path) -> BTreeSet<String> {
         .collect()
 }
 
+/// Directories of testbeds on the bpf filesystem. (What else is there comes with the mount.)
+fn pins() -> BTreeSet<String> {
+    let mut names = names_in(Path::new("/sys/fs/bpf"));
+    names.retain(|name| name.starts_with("sy"));
+    names
+}
+
 /// The cgroup2 directory we are in.
 fn own_cgroup() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let root = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (at, kind) = (fields.nth(1)?, fields.next()?);
+        (kind == "cgroup2").then_some(at)
+    })?;
     let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(Path::new("/sys/fs/cgroup").join(own))
+    Some(Path::new(root).join(own))
 }
 
 /// The machine's own rules, without counters; nothing where they can't be read.
@@ -347,6 +363,7 @@ mod tests {
         let machine = |namespaces: &[&str]| Machine {
             namespaces: namespaces.iter().map(|&name| name.to_owned()).collect(),
             cgroups: BTreeSet::new(),
+            pins: BTreeSet::new(),
             rules: BTreeSet::new(),
         };
         assert!(machine(&["a"]).compare(&machine(&["a"])).is_ok());

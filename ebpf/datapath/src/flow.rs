@@ -27,7 +27,7 @@ use crate::layout::{
 };
 use crate::maps::{FlowRef, Refusal};
 use crate::parse::{Fragment, Parsed};
-use crate::service::{List, Service, position};
+use crate::service::{Service, position};
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +137,15 @@ fn set_key(work: &mut Work, hook: Hook) {
 
 #[inline(always)]
 fn touch(maps: &impl Maps, flow: FlowRef, parsed: &Parsed, place: &Place) {
+    // Each packet passes one of these two entries, whatever others it passes.
+    let known = flow.flags();
+    let (service, _) = flow.owner();
+    if known & flow_flags::REQUEST != 0 {
+        let (address, port) = flow.target();
+        maps.count_packet(service, &address, port, place.bytes);
+    } else if known & flow_flags::REPLY != 0 {
+        maps.count_packet(service, &parsed.source, parsed.source_port, place.bytes);
+    }
     let mut flags = 0;
     if parsed.protocol != TCP || !parsed.is_syn() {
         flags |= flow_flags::STREAM;
@@ -147,7 +156,7 @@ fn touch(maps: &impl Maps, flow: FlowRef, parsed: &Parsed, place: &Place) {
     if parsed.is_rst() {
         flags |= flow_flags::RST;
     }
-    flow.touch(place.bytes, flags, maps.now_ns());
+    flow.touch(flags, maps.now_ns());
 }
 
 /// Sees that the packet has its datagram's ports, which a later fragment does not carry itself;
@@ -184,10 +193,15 @@ fn find_ports(maps: &impl Maps, work: &mut Work, hook: Hook) -> bool {
 
 /// Whether an endpoint may still be given to new connections of a Service.
 #[inline(always)]
-fn is_offered(maps: &impl Maps, service: &Service, address: &Address, port: u16) -> bool {
+fn is_offered(maps: &impl Maps, service: &Service<'_>, address: &Address, port: u16) -> bool {
     let endpoint = Endpoint::new(*address, port);
-    let is_in = |list: List| position(maps, list, &endpoint).is_some();
-    is_in(service.cluster()) || is_in(service.local())
+    // Where only endpoints of this node are used, the list of all may be empty.
+    let list = if service.header.cluster == 0 {
+        service.local()
+    } else {
+        service.cluster()
+    };
+    position(maps, list, &endpoint).is_some()
 }
 
 /// Loses a packet, and notes why.

@@ -25,7 +25,7 @@ pub use flow::{
 };
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Kind, RangeKey};
 pub use names::{limits, map_names};
-pub use socket::{SOCKET_ENTRIES, SocketEntry, SocketRecord};
+pub use socket::{Connected, SOCKET_ENTRIES, SocketEntry, SocketRecord};
 
 /// The version of the layouts that outlive the agent; part of the path they are pinned under.
 pub const SCHEMA: u32 = 1;
@@ -40,3 +40,40 @@ pub const SCTP: u8 = 132;
 pub const ICMP: u8 = 1;
 /// ICMPv6's number in IPv6 headers.
 pub const ICMPV6: u8 = 58;
+
+/// Everything here is plain numbers without padding, as aya wants keys and values to be.
+#[cfg(feature = "host")]
+#[expect(
+    unsafe_code,
+    reason = "a promise about layouts, which the assertions beside them keep"
+)]
+mod host {
+    use super::{
+        Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, Device, FlowKey,
+        FlowValue, Frontend, FrontendKey, RangeKey,
+    };
+
+    macro_rules! plain {
+        ($($layout:ty),+ $(,)?) => {
+            $(
+                // SAFETY: `repr(C)` of integers, with every byte of padding a field.
+                unsafe impl aya::Pod for $layout {}
+            )+
+        };
+    }
+
+    plain!(
+        Address,
+        AffinityKey,
+        AffinityValue,
+        Connected,
+        CounterKey,
+        Counters,
+        Device,
+        FlowKey,
+        FlowValue,
+        Frontend,
+        FrontendKey,
+        RangeKey,
+    );
+}

@@ -55,8 +55,10 @@ pub trait Maps {
     /// Remembers the ports of a datagram in parts.
     fn remember_fragment(&self, key: &FragmentKey, ports: &FragmentPorts);
 
-    /// Counts a connection to an endpoint of a Service.
-    fn count_connection(&self, service: u32, endpoint: &Endpoint);
+    /// Counts a connection to an endpoint of a Service, and its first packet (0 bytes: none).
+    fn count_connection(&self, service: u32, endpoint: &Endpoint, bytes: u32);
+    /// Counts a packet to or from an endpoint of a Service.
+    fn count_packet(&self, service: u32, address: &Address, port: u16, bytes: u32);
     /// Nanoseconds of the monotonic clock.
     fn now_ns(&self) -> u64;
     /// 32 random bits.
@@ -129,19 +131,16 @@ impl FlowRef {
         }
     }
 
-    /// Counts one packet, notes flags, and when it was (about once a second).
+    /// Notes flags, and when it was (about once a second).
     #[inline(always)]
     #[expect(
         unsafe_code,
         reason = "a pointer into a map the kernel shares between CPUs"
     )]
-    pub fn touch(self, bytes: u32, flags: u16, now_ns: u64) {
-        // SAFETY: valid by the contract of `new`; single fields are written, and a count that
-        // two CPUs lose between them is one packet.
+    pub fn touch(self, flags: u16, now_ns: u64) {
+        // SAFETY: valid by the contract of `new`; single fields are written.
         unsafe {
             let value = self.0;
-            (*value).packets = (*value).packets.wrapping_add(1);
-            (*value).bytes = (*value).bytes.wrapping_add(u64::from(bytes));
             if (*value).flags | flags != (*value).flags {
                 (*value).flags |= flags;
             }

@@ -7,25 +7,40 @@ use crate::service::{List, Service, position, scale};
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
-/// Chooses an endpoint for a client. `hash` is even bits: random ones, or where every node must
-/// choose alike a hash of what all nodes see of the packet.
+/// Chooses an endpoint for a client, and remembers it where the Service has affinity. `hash` is
+/// even bits: random ones, or where every node must choose alike a hash of what all nodes see of
+/// the packet.
 #[inline(always)]
 pub fn select(
     maps: &impl Maps,
-    service: &Service,
+    service: &Service<'_>,
     choice: &Choice,
     client: &AffinityKey,
     hash: u32,
     use_maglev: bool,
 ) -> Option<Endpoint> {
     let timeout_s = service.header.affinity_s;
-    let now_ns = if timeout_s == 0 { 0 } else { maps.now_ns() };
-    if timeout_s != 0
-        && let Some(kept) = kept(maps, choice.list, client, timeout_s, now_ns)
-    {
-        remember(maps, client, &kept, now_ns);
-        return Some(kept);
+    if timeout_s == 0 {
+        return pick(maps, service, choice, hash, use_maglev);
     }
+    let now_ns = maps.now_ns();
+    let endpoint = match kept(maps, choice.list, client, timeout_s, now_ns) {
+        Some(kept) => kept,
+        None => pick(maps, service, choice, hash, use_maglev)?,
+    };
+    remember(maps, client, &endpoint, now_ns);
+    Some(endpoint)
+}
+
+/// An endpoint of the list by even bits alone.
+#[inline(always)]
+pub fn pick(
+    maps: &impl Maps,
+    service: &Service<'_>,
+    choice: &Choice,
+    hash: u32,
+    use_maglev: bool,
+) -> Option<Endpoint> {
     let at = if use_maglev && choice.is_cluster {
         service.maglev(maps, hash)
     } else {
@@ -35,11 +50,7 @@ pub fn select(
         Some(at) if at < choice.list.count => at,
         _ => scale(hash, choice.list.count),
     };
-    let chosen = *maps.endpoint(choice.list.first + at)?;
-    if timeout_s != 0 {
-        remember(maps, client, &chosen, now_ns);
-    }
-    Some(chosen)
+    maps.endpoint(choice.list.first + at).copied()
 }
 
 /// The endpoint the client had, if that is not too long ago and it may still be used.

@@ -5,7 +5,7 @@
 
 use crate::Maps;
 use crate::layout::{
-    Address, AffinityKey, Endpoint, Frontend, Kind, Reason, SCTP, Settings, SocketEntry,
+    Address, AffinityKey, Connected, Endpoint, Frontend, Kind, Reason, SCTP, Settings, SocketEntry,
     SocketRecord, TCP, UDP, address_flags, header_flags, settings_flags,
 };
 use crate::maps::Refusal;
@@ -21,6 +21,9 @@ pub trait Socket {
     fn is_opted_out(&self, namespace: u64) -> bool;
     /// What is remembered of it; made if it is not there. `None` if there is no memory.
     fn record(&mut self) -> Option<&mut SocketRecord>;
+    /// Remembers that it is a UDP socket connected to an endpoint it was given; `None` where it
+    /// connects to something of its own choice.
+    fn connected(&self, to: Option<&Connected>);
 }
 
 /// A call that names a destination: connect, or sendmsg on an unconnected socket.
@@ -65,6 +68,15 @@ impl Hit<'_> {
 /// Decides on a call.
 #[inline(always)]
 pub fn translate(maps: &impl Maps, socket: &mut impl Socket, call: &Call) -> Outcome {
+    let outcome = decide(maps, socket, call);
+    if outcome == Outcome::Untouched && call.protocol == UDP && !call.is_send {
+        socket.connected(None);
+    }
+    outcome
+}
+
+#[inline(always)]
+fn decide(maps: &impl Maps, socket: &mut impl Socket, call: &Call) -> Outcome {
     let hit = match find(maps, socket, call) {
         Ok(Some(hit)) => hit,
         Ok(None) => return Outcome::Untouched,
@@ -118,7 +130,15 @@ fn send_to_one(
     let Some(endpoint) = select(maps, service, choice, &client, maps.random(), false) else {
         return Outcome::Untouched;
     };
-    maps.count_connection(index, &endpoint);
+    maps.count_connection(index, &endpoint, 0);
+    if call.protocol == UDP && !call.is_send {
+        socket.connected(Some(&Connected {
+            address: endpoint.address,
+            service: index,
+            port: endpoint.port,
+            reserved: 0,
+        }));
+    }
     if let Some(record) = socket.record() {
         if !call.is_send {
             // A connected socket has one peer: an older VIP with the same endpoint is not it.

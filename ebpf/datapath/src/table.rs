@@ -20,8 +20,8 @@ use slots::Slots;
 
 use crate::flow::{Place, Verdict, Work, egress, ingress};
 use crate::layout::{
-    Address, AffinityKey, AffinityValue, Device, Endpoint, FlowKey, FlowValue, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey, Hook, Kind, Settings, SettingsPorts, limits,
+    Address, AffinityKey, AffinityValue, Counters, Device, Endpoint, FlowKey, FlowValue,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook, Kind, Settings, SettingsPorts, limits,
 };
 use crate::parse::parse;
 use crate::rewrite::rewrite;
@@ -52,7 +52,7 @@ pub struct Table {
     flows: RefCell<BTreeMap<FlowKey, NonNull<FlowValue>>>,
     flow_values: Arena<FlowValue>,
     fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
-    connections: RefCell<BTreeMap<(u32, Endpoint), u64>>,
+    counters: RefCell<BTreeMap<(u32, Endpoint), Counters>>,
     refusals: RefCell<Vec<Refusal>>,
     flows_max: Cell<usize>,
     until_failure: Cell<Option<u32>>,
@@ -81,7 +81,7 @@ impl Table {
             flows: RefCell::default(),
             flow_values: Arena::default(),
             fragments: RefCell::default(),
-            connections: RefCell::default(),
+            counters: RefCell::default(),
             refusals: RefCell::default(),
             flows_max: Cell::new(usize::try_from(limits::FLOW_ENTRIES_MAX).unwrap_or(usize::MAX)),
             until_failure: Cell::new(None),
@@ -212,9 +212,9 @@ impl Table {
         self.refusals.take()
     }
 
-    /// Connections that were counted, by Service and endpoint.
-    pub fn connections(&self) -> BTreeMap<(u32, Endpoint), u64> {
-        self.connections.borrow().clone()
+    /// What was counted, by Service and endpoint.
+    pub fn counters(&self) -> BTreeMap<(u32, Endpoint), Counters> {
+        self.counters.borrow().clone()
     }
 
     /// What the kernel's program at a device does with a packet; false if it is lost.

@@ -9,7 +9,7 @@ use aya_ebpf::maps::{
     Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
 };
 use switchyard_datapath::layout::{
-    Address, AffinityKey, AffinityValue, CounterKey, Counters, Device, Endpoint, Event, FlowKey,
+    Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, Device, Endpoint, Event, FlowKey,
     FlowValue, FragmentKey, FragmentPorts, Frontend, FrontendKey, Header, RangeKey, Settings,
     SettingsPorts, SocketRecord, limits,
 };
@@ -55,6 +55,9 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(limits::EVENTS_BYTES, 0);
 static OPT_OUT: HashMap<u64, u8> =
     HashMap::with_max_entries(limits::OPT_OUT_ENTRIES_MAX, BPF_F_NO_PREALLOC);
 #[map]
+pub(crate) static CONNECTED: HashMap<u64, Connected> =
+    HashMap::with_max_entries(limits::CONNECTED_ENTRIES_MAX, BPF_F_NO_PREALLOC);
+#[map]
 pub(crate) static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 #[btf_map]
 pub(crate) static SOCKETS: SkStorage<SocketRecord> = SkStorage::new();
@@ -63,6 +66,16 @@ pub(crate) static SOCKETS: SkStorage<SocketRecord> = SkStorage::new();
 #[inline(always)]
 pub(crate) fn is_opted_out(namespace: u64) -> bool {
     OPT_OUT.get_ptr(&namespace).is_some()
+}
+
+#[inline(always)]
+fn counter_key(service: u32, address: &Address, port: u16) -> CounterKey {
+    CounterKey {
+        address: *address,
+        service,
+        port,
+        reserved: 0,
+    }
 }
 
 /// The maps as the data path sees them, at a device (0: at a socket).
@@ -180,24 +193,34 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
-    fn count_connection(&self, service: u32, endpoint: &Endpoint) {
-        let key = CounterKey {
-            address: endpoint.address,
-            service,
-            port: endpoint.port,
-            reserved: 0,
-        };
+    fn count_connection(&self, service: u32, endpoint: &Endpoint, bytes: u32) {
+        let key = counter_key(service, &endpoint.address, endpoint.port);
+        let packets = u64::from(bytes != 0);
         if let Some(counters) = COUNTERS.get_ptr_mut(&key) {
             // SAFETY: this CPU's own value.
-            unsafe { (*counters).connections = (*counters).connections.wrapping_add(1) };
+            let counters = unsafe { &mut *counters };
+            counters.connections = counters.connections.wrapping_add(1);
+            counters.packets = counters.packets.wrapping_add(packets);
+            counters.bytes = counters.bytes.wrapping_add(u64::from(bytes));
             return;
         }
         let first = Counters {
             connections: 1,
-            packets: 0,
-            bytes: 0,
+            packets,
+            bytes: u64::from(bytes),
         };
         let _ = COUNTERS.insert(&key, &first, u64::from(BPF_NOEXIST));
+    }
+
+    #[inline(always)]
+    fn count_packet(&self, service: u32, address: &Address, port: u16, bytes: u32) {
+        let key = counter_key(service, address, port);
+        if let Some(counters) = COUNTERS.get_ptr_mut(&key) {
+            // SAFETY: this CPU's own value.
+            let counters = unsafe { &mut *counters };
+            counters.packets = counters.packets.wrapping_add(1);
+            counters.bytes = counters.bytes.wrapping_add(u64::from(bytes));
+        }
     }
 
     #[inline(always)]

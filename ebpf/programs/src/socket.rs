@@ -1,13 +1,13 @@
 //! Programs at the socket, attached to a cgroup: connect, sendmsg, recvmsg, getpeername.
 
-use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_set_retval};
-use aya_ebpf::macros::cgroup_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
-use switchyard_datapath::layout::{Address, SocketRecord};
+use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
+use switchyard_datapath::layout::{Address, Connected, SocketRecord, UDP};
 use switchyard_datapath::socket::{Call, Outcome, Socket, restore, translate};
 
 use crate::globals::has_set_retval;
-use crate::maps::{KernelMaps, SOCKETS, is_opted_out};
+use crate::maps::{CONNECTED, KernelMaps, SOCKETS, is_opted_out};
 
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
@@ -51,6 +51,19 @@ pub fn getpeername4(context: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 pub fn getpeername6(context: SockAddrContext) -> i32 {
     peer(Caller::V6(&context))
+}
+
+/// A socket is closed: what is remembered outside of it goes.
+#[cgroup_sock(sock_release)]
+pub fn sock_release(context: SockContext) -> i32 {
+    // SAFETY: the context of this very call, and a field of it.
+    unsafe {
+        if (*context.sock).protocol == u32::from(UDP) {
+            let cookie = bpf_get_socket_cookie(context.sock.cast());
+            let _ = CONNECTED.remove(&cookie);
+        }
+    }
+    ALLOW
 }
 
 /// A call's socket and address, by family.
@@ -180,5 +193,17 @@ impl Socket for Caller<'_> {
         // SAFETY: the socket of the call, which the kernel holds; the storage is null or lives
         // as long as the socket.
         unsafe { SOCKETS.get_or_insert_ptr_mut(self.context(), None).as_mut() }
+    }
+
+    #[inline(always)]
+    fn connected(&self, to: Option<&Connected>) {
+        // SAFETY: the context of this very call.
+        let cookie = unsafe { bpf_get_socket_cookie(self.context().sock_addr.cast()) };
+        // A full map costs the socket being told when its endpoint goes; the agent sees how
+        // full it is.
+        let _ = match to {
+            Some(to) => CONNECTED.insert(&cookie, to, 0),
+            None => CONNECTED.remove(&cookie),
+        };
     }
 }

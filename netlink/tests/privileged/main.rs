@@ -15,4 +15,5 @@ mod nfacct;
 mod nft_generation;
 mod nft_rules;
 mod rights;
+mod sock_diag;
 mod xtables_info;

@@ -44,6 +44,7 @@ pub(crate) fn without_net_admin(name: &'static str, test: impl FnOnce()) {
         return test();
     }
     in_own_network(move || {
+        run("ip link set lo up"); // which the test itself may not
         let output = Command::new("setpriv")
             .args(["--inh-caps=-net_admin", "--bounding-set=-net_admin"])
             .arg(std::env::current_exe().unwrap())

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZero;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -62,6 +62,30 @@ pub(super) fn find_tools() -> Result<Vec<Tool>, StartError> {
     Ok(tools)
 }
 
+/// The families the node has.
+pub(super) fn families() -> Vec<IpFamily> {
+    let has = |family: &IpFamily| *family == IpFamily::V4 || has_ipv6();
+    IpFamily::BOTH.into_iter().filter(has).collect()
+}
+
+/// Where the machine has its cgroup2 file system.
+pub(super) fn cgroup2_mount() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
+    first_cgroup2(&mounts)
+}
+
+/// Blanks, tabs, newlines and backslashes of a path are octal numbers there.
+fn first_cgroup2(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (path, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| {
+            let path = path.replace(r"\040", " ").replace(r"\011", "\t");
+            PathBuf::from(path.replace(r"\012", "\n").replace(r"\134", r"\"))
+        })
+    })
+}
+
 fn has_ipv6() -> bool {
     let disabled = Path::new(sysctl::PROC_SYS).join("net/ipv6/conf/all/disable_ipv6");
     Path::new("/proc/net/if_inet6").exists()
@@ -96,4 +120,20 @@ pub(super) fn localhost_node_ports(settings: &Settings) -> bool {
             NodePortAddresses::Primary => false,
             accepted => accepted.accepts(loopback, &[]),
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_cgroup2_mount_is_found_whatever_its_name() {
+        let mounts = "proc /proc proc rw 0 0\n\
+                      cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /sys/fs/the\\040\\134one cgroup2 rw 0 0\n\
+                      cgroup2 /other cgroup2 rw 0 0\n";
+        let found = first_cgroup2(mounts);
+        assert_eq!(found.as_deref(), Some(Path::new(r"/sys/fs/the \one")));
+        assert_eq!(first_cgroup2("proc /proc proc rw 0 0\n\n"), None);
+    }
 }

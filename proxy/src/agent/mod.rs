@@ -4,8 +4,14 @@
 //! While it writes, changes gather in [`pending`] and go out together; when it is idle they
 //! go out at once.
 
+mod choice;
+mod cleanup;
+mod facts;
 mod host;
+mod housekeeping;
 mod journal;
+mod judge;
+mod leftovers;
 mod node;
 mod observe;
 mod pending;
@@ -14,7 +20,6 @@ mod sync;
 mod worker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,18 +32,24 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
 use crate::addresses::LocalAddresses;
+use crate::backend::ebpf::Housekeeping;
+use crate::backend::{BackendError, Mode};
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
+use crate::devices::Devices;
 use crate::health::{Moment, ServiceChecks, SharedState};
 use crate::metrics::Metrics;
 use crate::plan::{Conflict, NodeContext, PlanId, PlanTable};
 use crate::relay::Relay;
 use crate::settings::{Settings, Source};
+use facts::{Facts, node_port_addresses};
+use housekeeping::Exporter;
 use pending::{Pending, Taken};
 use worker::{Outcome, Worker};
 
+pub use cleanup::cleanup;
 pub(crate) use node::context as node_context;
 pub(crate) use start::start_source;
-pub use start::{StartError, cleanup, run};
+pub use start::{StartError, run};
 
 /// Updates taken in before anything else gets a turn.
 const UPDATES_PER_TURN: usize = 1024;
@@ -54,13 +65,18 @@ const REST_MAX: Duration = Duration::from_secs(1);
 
 /// Everything the agent knows and does.
 struct Agent {
-    settings: Settings,
+    mode: Mode,
+    settings: Arc<Settings>,
     families: Vec<IpFamily>,
     store: Store,
     source_journal: Journal,
     node: NodeContext,
     node_was_seen: bool,
     local_addresses: Arc<LocalAddresses>,
+    /// Followed in ebpf mode only.
+    devices: Arc<Devices>,
+    /// Devices came or went, and the worker has not heard of it.
+    devices_wait: bool,
     table: PlanTable,
     /// Ports that do without an address, by their Service, as they were last said.
     conflicts: HashMap<ObjectName, Vec<Conflict>>,
@@ -80,13 +96,18 @@ struct Agent {
     announced_sync: bool,
     /// Families whose rules were compared with the kernel since the start.
     adopted: HashSet<IpFamily>,
+    /// What another mode may have left in the kernel is gone, or going.
+    leftovers_removed: bool,
+    housekeep_at: Instant,
+    exporter: Exporter,
     /// Families with so many endpoints that single ones get no comments.
     large: HashSet<IpFamily>,
     health: SharedState,
     metrics: Arc<Metrics>,
     checks: ServiceChecks,
     relay: Option<Relay>,
-    conntrack: ConntrackCleaner,
+    /// Not in ebpf mode, whose flows conntrack does not translate.
+    conntrack: Option<ConntrackCleaner>,
 }
 
 /// A finished piece of work of the worker's.
@@ -95,10 +116,19 @@ enum Done {
         worker: Worker,
         outcomes: Vec<Outcome>,
         taken: Taken,
+        round: Option<Housekeeping>,
     },
     Checked {
         worker: Worker,
         disturbed: Vec<IpFamily>,
+    },
+    Attached {
+        worker: Worker,
+        result: Result<(), BackendError>,
+    },
+    Housekept {
+        worker: Worker,
+        round: Option<Housekeeping>,
     },
 }
 
@@ -218,7 +248,7 @@ impl Agent {
             self.pending.rewrite(self.families.iter().copied());
         }
         self.node = context;
-        self.conntrack.set_node_ports(self.node_port_destinations());
+        self.tell_conntrack();
         let services: Vec<ObjectName> = self
             .store
             .services()
@@ -231,11 +261,15 @@ impl Agent {
     /// The addresses of the node's interfaces changed.
     fn addresses_changed(&mut self, addresses: Arc<LocalAddresses>) {
         let before = std::mem::replace(&mut self.local_addresses, addresses);
-        self.conntrack.set_node_ports(self.node_port_destinations());
-        let changed = self.families.iter().any(|family| {
-            self.node_port_addresses(*family, &before)
-                != self.node_port_addresses(*family, &self.local_addresses)
-        });
+        self.tell_conntrack();
+        let accepted =
+            |family, addresses: &LocalAddresses| node_port_addresses(&self.node, family, addresses);
+        let changed = match self.mode {
+            Mode::Ebpf => before != self.local_addresses,
+            Mode::Iptables => self.families.iter().any(|family| {
+                accepted(*family, &before) != accepted(*family, &self.local_addresses)
+            }),
+        };
         if changed {
             tracing::info!("the node's addresses changed: node ports follow");
             self.pending.rewrite(self.families.iter().copied());
@@ -243,20 +277,33 @@ impl Agent {
         }
     }
 
-    /// Those of `addresses` that accept node ports in this family; `None` where all do.
-    fn node_port_addresses(
-        &self,
-        family: IpFamily,
-        addresses: &LocalAddresses,
-    ) -> Option<Vec<IpAddr>> {
-        let node = &self.node;
-        (!node.node_port_addresses.is_all(family)).then(|| {
-            let of_family = addresses.iter().map(|(address, _)| address);
-            of_family
-                .filter(|address| IpFamily::of(*address) == family)
-                .filter(|address| node.node_port_addresses.accepts(*address, &node.ips))
-                .collect()
-        })
+    /// The node's network devices changed.
+    fn devices_changed(&mut self, devices: Arc<Devices>) {
+        tracing::debug!(
+            devices = devices.len(),
+            "the node's network devices changed"
+        );
+        self.devices = devices;
+        self.devices_wait = true;
+    }
+
+    /// What rules and maps depend on besides the plans, as things are now.
+    fn facts(&self) -> Facts {
+        Facts {
+            settings: Arc::clone(&self.settings),
+            node: self.node.clone(),
+            families: self.families.clone(),
+            local_addresses: Arc::clone(&self.local_addresses),
+            devices: Arc::clone(&self.devices),
+            large: self.large.clone(),
+        }
+    }
+
+    /// The node's addresses, or which of them accept node ports, are others now.
+    fn tell_conntrack(&self) {
+        if let Some(conntrack) = &self.conntrack {
+            conntrack.set_node_ports(self.node_port_destinations());
+        }
     }
 
     fn node_port_destinations(&self) -> NodePortDestinations {
@@ -301,6 +348,9 @@ impl Agent {
 
     /// Sees which families have grown large or have shrunk: their rules are written anew.
     fn measure(&mut self) {
+        if self.mode != Mode::Iptables {
+            return;
+        }
         for family in self.families.clone() {
             let plans = self.table.plans().filter(|plan| plan.id.family == family);
             let endpoints: usize = plans

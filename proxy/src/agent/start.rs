@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,18 +18,24 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
+use super::choice::{self, Choice};
+use super::facts::Facts;
+use super::housekeeping::Exporter;
 use super::pending::Pending;
 use super::worker::Worker;
 use super::{Agent, Done, finished, host, node};
 use crate::addresses::AddressWatch;
-use crate::backend::iptables::{self, Config, Rules, Tool, ToolError};
+use crate::backend::Mode;
+use crate::backend::ebpf::EbpfError;
+use crate::backend::iptables::ToolError;
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
+use crate::devices::{DeviceWatch, Devices};
 use crate::health::{ServiceChecks, SharedState, State, metrics_server, proxy_health};
 use crate::metrics::{Metrics, MetricsError};
 use crate::plan::{NodeContext, PlanTable};
 use crate::relay::{Limits, Relay};
+use crate::rtnetlink::RtnetlinkError;
 use crate::settings::{Settings, Source};
-use crate::sysctl;
 
 /// How long a stop waits for a sync that is under way.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -46,6 +51,28 @@ pub enum StartError {
     /// No tools for either family.
     #[error(transparent)]
     Tool(#[from] ToolError),
+    /// The machine lacks what ebpf mode needs, which is all named.
+    #[error(
+        "--proxy-mode=ebpf needs what this machine lacks: {0}: use --proxy-mode=iptables, or \
+         auto, which takes what works"
+    )]
+    NoEbpf(String),
+    /// The machine has all that ebpf mode needs, and still it can't be started.
+    #[error("--proxy-mode=ebpf can't be started: {0}")]
+    Ebpf(#[from] EbpfError),
+    /// The machine has what no mode needs.
+    #[error(
+        "no proxy mode works on this machine; ebpf: {ebpf}; nftables: {nftables}; iptables: \
+         {iptables}"
+    )]
+    NoMode {
+        /// Why not ebpf.
+        ebpf: String,
+        /// Why not nftables.
+        nftables: &'static str,
+        /// Why not iptables.
+        iptables: Box<StartError>,
+    },
     /// The source of the cluster's objects can't be used.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -73,11 +100,13 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     host::check_privileges()?;
     host::raise_descriptor_limit();
     let (updates_in, mut updates) = mpsc::channel(source::UPDATES_CAPACITY);
-    let tools = host::find_tools()?;
+    let choice = choice::choose(&settings)?;
     let mut source = start_source(&settings, updates_in).await?;
     let mut addresses = AddressWatch::open()
         .map_err(|error| system("listing the node's addresses", io::Error::other(error)))?;
-    let mut agent = Agent::new(settings, tools, &addresses)?;
+    let mut devices = follow_devices(&choice)?;
+    let mut agent = Agent::new(settings, choice, &addresses, devices.as_ref())?;
+    devices = devices.filter(|_| agent.mode == Mode::Ebpf);
     let mut terminated = signals(SignalKind::terminate())?;
     let mut interrupted = signals(SignalKind::interrupt())?;
     let mut ticks = interval(agent.settings.sync_period);
@@ -85,8 +114,13 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let mut running: Option<JoinHandle<Done>> = None;
     let mut notice = Box::pin(sleep(WAITING_NOTICE));
     loop {
+        if running.is_none() {
+            running = agent.attach();
+        }
         let sync_at = agent.may_sync_at();
         let due = sync_at.unwrap_or_else(Instant::now).into();
+        let housekeep_at = agent.housekeep_at();
+        let housekeeping_due = housekeep_at.unwrap_or_else(Instant::now).into();
         tokio::select! {
             biased;
             _ = terminated.recv() => break,
@@ -99,6 +133,13 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
                 Ok(now) => agent.addresses_changed(now),
                 Err(error) => tracing::warn!(%error, "the node's addresses can't be followed"),
             },
+            changed = devices_changed(devices.as_mut()) => match changed {
+                Ok(now) => agent.devices_changed(now),
+                Err(error) => tracing::warn!(%error, "the node's devices can't be followed"),
+            },
+            () = sleep_until(housekeeping_due), if housekeep_at.is_some() => {
+                running = agent.start_housekeeping();
+            }
             _ = ticks.tick(), if running.is_none() => running = agent.tick(),
             () = &mut notice, if !agent.announced_sync => {
                 agent.say_what_is_missing();
@@ -106,7 +147,10 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
             }
         }
     }
-    tracing::info!("stopping; the rules stay in the kernel");
+    tracing::info!(
+        "stopping; the {} stay in the kernel",
+        agent.mode.what_stays()
+    );
     if running.is_some() {
         // Ended in the middle, the tool might leave a lock or half of the sections.
         let _ = tokio::time::timeout(STOP_PATIENCE, finished(&mut running)).await;
@@ -114,59 +158,56 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Removes everything of ours in both families.
-///
-/// # Errors
-/// The first one; what can be removed is, all the same.
-pub fn cleanup() -> Result<(), StartError> {
-    host::check_privileges()?;
-    let mut first_error = None;
-    let mut any = false;
-    for family in IpFamily::BOTH {
-        match Tool::find(family).and_then(|tool| iptables::cleanup(&tool)) {
-            Ok(()) => any = true,
-            Err(ToolError::Missing(program)) => tracing::debug!(%program, "not installed"),
-            Err(error) => {
-                any = true;
-                first_error.get_or_insert(error);
-            }
-        }
-    }
-    match first_error {
-        Some(error) => Err(error.into()),
-        None if !any => Err(ToolError::Missing("iptables".to_owned()).into()),
-        None => Ok(()),
+/// Devices are followed where the mode needs them.
+fn follow_devices(choice: &Choice) -> Result<Option<DeviceWatch>, StartError> {
+    match choice {
+        Choice::Iptables(_) => Ok(None),
+        Choice::Ebpf(_) => DeviceWatch::open().map(Some).map_err(|error| {
+            system(
+                "listing the node's network devices",
+                io::Error::other(error),
+            )
+        }),
     }
 }
 
-/// What the rules of a family depend on, as things are now.
-pub(super) fn config(agent: &Agent, family: IpFamily) -> Config {
-    Config {
-        family,
-        masquerade_mark: agent.settings.masquerade_mark,
-        masquerade_all: agent.settings.masquerade_all,
-        detector: agent.node.detector.clone(),
-        localhost_node_ports: family == IpFamily::V4 && host::localhost_node_ports(&agent.settings),
-        node_port_addresses: agent.node_port_addresses(family, &agent.local_addresses),
-        drop_invalid: sysctl::tcp_is_strict(Path::new(sysctl::PROC_SYS)),
-        nfacct: true,
-        endpoint_comments: !agent.large.contains(&family),
-        cluster_ip_set: None,
+/// Never, where they are not followed.
+async fn devices_changed(watch: Option<&mut DeviceWatch>) -> Result<Arc<Devices>, RtnetlinkError> {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
     }
 }
 
 impl Agent {
     fn new(
         settings: Settings,
-        tools: Vec<Tool>,
+        choice: Choice,
         addresses: &AddressWatch,
+        devices: Option<&DeviceWatch>,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
-        let families: Vec<IpFamily> = tools.iter().map(|tool| tool.family).collect();
+        let mut facts = Facts {
+            node: node::context(&settings, None),
+            settings: Arc::new(settings),
+            families: Vec::new(),
+            local_addresses: Arc::clone(addresses.current()),
+            devices: devices.map_or_else(Arc::default, |watch| Arc::clone(watch.current())),
+            large: HashSet::new(),
+        };
+        let backend = choice::open(choice, &mut facts)?;
+        let mode = backend.mode();
+        let Facts {
+            settings,
+            node,
+            families,
+            local_addresses,
+            devices,
+            large,
+        } = facts;
         let health = SharedState::new(State::new(settings.sync_period, &families));
         health.lock().set_node_eligible(true);
-        serve(&settings, &health, &metrics);
-        host::set_up_kernel(&settings);
+        serve(&settings, mode, &health, &metrics);
         let runtime = Handle::current();
         let listen_at: Vec<IpAddr> = families
             .iter()
@@ -181,26 +222,28 @@ impl Agent {
             health.clone(),
             Arc::clone(&metrics),
         );
-        let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
-        let relayed = settings.localhost_node_ports
-            && families.contains(&IpFamily::V6)
-            && settings.node_port_addresses.accepts(loopback, &[]);
-        let relay =
-            relayed.then(|| Relay::new(runtime, loopback, Arc::clone(&metrics), Limits::default()));
-        let node = node::context(&settings, None);
-        let conntrack = start_cleaner(&settings, &node, addresses, Arc::clone(&metrics))?;
-        let mut agent = Self {
+        // Rules alone can't do it all; programs can.
+        let (mut relay, mut conntrack) = (None, None);
+        if mode == Mode::Iptables {
+            host::set_up_kernel(&settings);
+            relay = start_relay(&settings, &families, runtime, &metrics);
+            conntrack = Some(start_cleaner(&settings, &node, addresses, &metrics)?);
+        }
+        Ok(Self {
+            mode,
             node,
             conntrack,
+            worker: Some(Worker::new(backend, families.clone())),
             families,
             store: Store::new(&Kind::FOR_PROXY),
             source_journal: Journal::default(),
             node_was_seen: false,
-            local_addresses: Arc::clone(addresses.current()),
+            local_addresses,
+            devices,
+            devices_wait: false,
             table: PlanTable::default(),
             conflicts: HashMap::new(),
             pending: Pending::default(),
-            worker: None,
             not_before: Instant::now(),
             failures: 0,
             refused: HashSet::new(),
@@ -210,18 +253,16 @@ impl Agent {
             started_unix_ns: unix_ns(),
             announced_sync: false,
             adopted: HashSet::new(),
-            large: HashSet::new(),
+            leftovers_removed: false,
+            housekeep_at: Instant::now(),
+            exporter: Exporter::default(),
+            large,
             health,
             metrics,
             checks,
             relay,
             settings,
-        };
-        let rules = tools
-            .into_iter()
-            .map(|tool| Rules::new(config(&agent, tool.family), tool));
-        agent.worker = Some(Worker::new(rules.collect()));
-        Ok(agent)
+        })
     }
 
     fn say_what_is_missing(&self) {
@@ -234,9 +275,24 @@ impl Agent {
         tracing::warn!(
             waiting_for = kinds.join(", "),
             "still without the first list of some kinds: nothing is programmed until then, \
-             and the rules that are there stay"
+             and the {} that are there stay",
+            self.mode.what_stays()
         );
     }
+}
+
+/// Node ports at `::1`, which no rule can serve.
+fn start_relay(
+    settings: &Settings,
+    families: &[IpFamily],
+    runtime: Handle,
+    metrics: &Arc<Metrics>,
+) -> Option<Relay> {
+    let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let relayed = settings.localhost_node_ports
+        && families.contains(&IpFamily::V6)
+        && settings.node_port_addresses.accepts(loopback, &[]);
+    relayed.then(|| Relay::new(runtime, loopback, Arc::clone(metrics), Limits::default()))
 }
 
 /// Stale UDP flows are cleaned off the path that writes rules.
@@ -244,7 +300,7 @@ fn start_cleaner(
     settings: &Settings,
     node: &NodeContext,
     addresses: &AddressWatch,
-    metrics: Arc<Metrics>,
+    metrics: &Arc<Metrics>,
 ) -> Result<ConntrackCleaner, StartError> {
     let node_ports = NodePortDestinations {
         local: Arc::clone(addresses.current()),
@@ -252,6 +308,7 @@ fn start_cleaner(
         node_ips: node.ips.clone(),
         localhost: settings.localhost_node_ports,
     };
+    let metrics = Arc::clone(metrics);
     ConntrackCleaner::start(node_ports, move |pass| {
         metrics
             .conntrack_reconcile_duration
@@ -262,7 +319,7 @@ fn start_cleaner(
 }
 
 /// Serves what is asked for over HTTP.
-fn serve(settings: &Settings, health: &SharedState, metrics: &Arc<Metrics>) {
+fn serve(settings: &Settings, mode: Mode, health: &SharedState, metrics: &Arc<Metrics>) {
     if let Some(address) = settings.healthz_address {
         tokio::spawn(proxy_health::serve(
             address,
@@ -273,7 +330,7 @@ fn serve(settings: &Settings, health: &SharedState, metrics: &Arc<Metrics>) {
     if let Some(address) = settings.metrics_address {
         tokio::spawn(metrics_server::serve(
             address,
-            "iptables",
+            mode.as_str(),
             Arc::clone(metrics),
         ));
     }

@@ -1,18 +1,16 @@
 //! Handing work to the worker, and what comes of it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use switchyard_cluster::object::{IpFamily, Kind, TrafficPolicy};
+use switchyard_cluster::object::{Kind, TrafficPolicy};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::pending::Taken;
-use super::worker::{Job, Outcome, Worker};
-use super::{AUDIT_PERIOD, Agent, Done, REST_MAX, RETRY_PAUSE, journal, start};
-use crate::backend::iptables::{Report, RuleCounts, ToolError};
+use super::worker::{Outcome, Worker};
+use super::{AUDIT_PERIOD, Agent, Done, REST_MAX, RETRY_PAUSE, journal, leftovers};
 use crate::health::Moment;
-use crate::metrics::{Amount, Direction, Table};
+use crate::metrics::Direction;
 use crate::plan::{PlanChange, ServicePlan};
 
 impl Agent {
@@ -42,26 +40,32 @@ impl Agent {
             .extend(refused.map(|change| change.id.family));
         if !taken.reconcile.is_empty() {
             taken.plans = self.table.plans().cloned().collect();
+            self.devices_wait = false; // they go along
         }
-        let configs: Vec<_> = self
-            .families
-            .iter()
-            .map(|family| start::config(self, *family))
-            .collect();
+        let facts = self.facts();
         Some(spawn_blocking(move || {
-            let mut configs = configs.into_iter();
-            let outcomes = worker.work(|family| {
-                let config = configs.next();
-                match config.filter(|_| taken.reconcile.contains(&family)) {
-                    Some(config) => Job::Reconcile(Box::new(config), taken.plans.clone()),
-                    None => Job::Apply(of_family(&taken.changes, family)),
-                }
-            });
+            let outcomes = worker.work(&taken, &facts);
             Done::Synced {
+                round: worker.housekeep(),
                 worker,
                 outcomes,
                 taken,
             }
+        }))
+    }
+
+    /// Attaches to devices that came, before anything else is done. What the kernel has never
+    /// been compared with gets them by its first comparison.
+    pub(super) fn attach(&mut self) -> Option<JoinHandle<Done>> {
+        if !self.devices_wait || self.adopted.is_empty() {
+            return None;
+        }
+        let mut worker = self.worker.take()?;
+        self.devices_wait = false;
+        let devices = Arc::clone(&self.devices);
+        Some(spawn_blocking(move || Done::Attached {
+            result: worker.set_devices(devices),
+            worker,
         }))
     }
 
@@ -93,38 +97,55 @@ impl Agent {
                 self.worker = Some(worker);
                 self.pending.reconcile.extend(disturbed);
             }
+            Done::Attached { worker, result } => {
+                self.worker = Some(worker);
+                if let Err(error) = result {
+                    tracing::error!(%error, "can't attach to a device; all is compared anew");
+                    self.not_before = Instant::now() + RETRY_PAUSE;
+                    self.pending.rewrite(self.families.iter().copied());
+                    self.queued();
+                }
+            }
+            Done::Housekept { worker, round } => {
+                self.worker = Some(worker);
+                self.housekept(round);
+            }
             Done::Synced {
                 worker,
                 outcomes,
                 taken,
-            } => self.synced(worker, &outcomes, taken),
+                round,
+            } => {
+                self.synced(worker, &outcomes, taken);
+                self.housekept(round);
+            }
         }
     }
 
     fn synced(&mut self, worker: Worker, outcomes: &[Outcome], taken: Taken) {
         self.worker = Some(worker);
         let took: Duration = outcomes.iter().map(|outcome| outcome.took).sum();
-        let failed: HashSet<IpFamily> = outcomes
-            .iter()
-            .filter(|outcome| !self.judge(outcome, &taken))
-            .map(|outcome| outcome.family)
-            .collect();
+        let (mut failed, mut full_failed) = (false, false);
+        for outcome in outcomes {
+            if !self.judge(outcome, &taken) {
+                failed = true;
+                full_failed |= outcome.full;
+            }
+        }
         self.watch_refused(outcomes);
+        self.remove_leftovers();
         let rest = self
             .settings
             .min_sync_period
             .unwrap_or_else(|| took.min(REST_MAX));
         self.not_before = Instant::now() + rest;
-        if failed.is_empty() {
+        if !failed {
             self.failures = 0;
             self.written(&taken);
             return;
         }
         // A failed incremental sync is followed by a full one at once: that finds out which
         // Service is to blame. After a failed full one comes a pause.
-        let full_failed = outcomes
-            .iter()
-            .any(|outcome| outcome.full && failed.contains(&outcome.family));
         if full_failed {
             let pause = RETRY_PAUSE.saturating_mul(1 << self.failures.min(10));
             self.failures += 1;
@@ -136,99 +157,6 @@ impl Agent {
             self.pending.triggered(trigger);
         }
         self.queued();
-    }
-
-    /// Logs and counts one family's outcome; false if it failed.
-    fn judge(&mut self, outcome: &Outcome, taken: &Taken) -> bool {
-        let (family, metrics) = (outcome.family, &self.metrics);
-        metrics.sync_duration.observe(family, outcome.took);
-        if outcome.full {
-            metrics.sync_full_duration.observe(family, outcome.took);
-        } else {
-            metrics.sync_partial_duration.observe(family, outcome.took);
-        }
-        show(&metrics.iptables_rules, family, outcome.totals);
-        match &outcome.result {
-            Ok(report) => {
-                self.succeeded(outcome, report, taken);
-                true
-            }
-            Err(error) => {
-                metrics.iptables_restore_failures.inc(family);
-                if !outcome.full && matches!(error, ToolError::Failed { .. }) {
-                    metrics.iptables_partial_restore_failures.inc(family);
-                }
-                tracing::error!(%family, %error, "sync failed; the rules stay as they are");
-                false
-            }
-        }
-    }
-
-    fn succeeded(&mut self, outcome: &Outcome, report: &Report, taken: &Taken) {
-        let (family, metrics) = (outcome.family, &self.metrics);
-        show(&metrics.iptables_rules_last, family, report.rules_written);
-        let now = Moment::now();
-        self.health.lock().updated(family, now);
-        metrics.last_sync.set(family, now.wall.into());
-        let (took_ms, rules) = (outcome.took.as_millis(), report.rules_written.total());
-        if !outcome.full {
-            if rules > 0 {
-                tracing::info!(%family, took_ms, rules_written = rules, "wrote the changes");
-            }
-            return;
-        }
-        self.last_audit = Instant::now();
-        let is_first = self.adopted.insert(family);
-        let repaired = report.chains_repaired;
-        let our_doing = is_first || taken.wants_other_rules || !taken.changes.is_empty();
-        if our_doing || repaired == 0 {
-            tracing::info!(
-                %family, took_ms, rules_written = rules, chains_that_differed = repaired,
-                "compared all rules with the kernel"
-            );
-        } else {
-            let count = u64::try_from(repaired).unwrap_or(u64::MAX);
-            metrics.reconcile_repairs.add(family, count);
-            tracing::warn!(
-                %family, took_ms, rules_written = rules, chains = repaired,
-                "rules of ours had been changed or removed by somebody else: put right"
-            );
-        }
-    }
-
-    /// Service ports that the kernel does not take are said once, counted, and tried again
-    /// with growing pauses.
-    fn watch_refused(&mut self, outcomes: &[Outcome]) {
-        self.refused = outcomes
-            .iter()
-            .flat_map(|outcome| outcome.refused.iter().map(|(id, _)| id.clone()))
-            .collect();
-        for outcome in outcomes {
-            let family = outcome.family;
-            self.metrics
-                .services_not_programmed
-                .set(family, outcome.refused.len());
-            if outcome.full {
-                for (id, refusal) in &outcome.refused {
-                    tracing::error!(
-                        service_port = %id, protocol = %id.protocol, %family,
-                        error = %refusal.message,
-                        "Service port can't be programmed; all others are"
-                    );
-                }
-            }
-        }
-        if self.refused.is_empty() {
-            self.refused_failures = 0;
-            self.retry_refused_at = None;
-        } else if self.retry_refused_at.is_none() {
-            let pause = self
-                .settings
-                .sync_period
-                .saturating_mul(1 << self.refused_failures.min(10));
-            self.refused_failures += 1;
-            self.retry_refused_at = Some(Instant::now() + pause.min(AUDIT_PERIOD));
-        }
     }
 
     /// Everything taken is in the kernel.
@@ -268,10 +196,21 @@ impl Agent {
 
     /// Now that new rules are there, flows that old ones made can go.
     fn clean_conntrack(&self, taken: &Taken) {
+        let Some(conntrack) = &self.conntrack else {
+            return;
+        };
         for family in &taken.reconcile {
-            self.conntrack.replace(*family, &taken.plans);
+            conntrack.replace(*family, &taken.plans);
         }
-        self.conntrack.apply(&taken.changes);
+        conntrack.apply(&taken.changes);
+    }
+
+    /// Once all that is wanted is in the kernel, what another mode left there goes.
+    fn remove_leftovers(&mut self) {
+        if !self.leftovers_removed && self.is_complete() {
+            self.leftovers_removed = true;
+            leftovers::remove(self.mode, self.settings.ebpf.bpf_root.clone());
+        }
     }
 
     fn count_without_local_endpoints(&self) {
@@ -289,19 +228,6 @@ impl Agent {
             metric.set((Direction::External, *family), external.count());
         }
     }
-}
-
-fn show(metric: &Amount<(Table, IpFamily)>, family: IpFamily, rules: RuleCounts) {
-    metric.set((Table::Filter, family), rules.filter);
-    metric.set((Table::Nat, family), rules.nat);
-}
-
-fn of_family(changes: &[PlanChange], family: IpFamily) -> Vec<PlanChange> {
-    changes
-        .iter()
-        .filter(|change| change.id.family == family)
-        .cloned()
-        .collect()
 }
 
 fn concerns_local_policy(change: &PlanChange) -> bool {

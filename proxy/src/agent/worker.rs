@@ -5,88 +5,148 @@ use std::time::{Duration, Instant};
 
 use switchyard_cluster::object::IpFamily;
 
-use crate::backend::iptables::{Config, Refusal, Report, RuleCounts, Rules, ToolError};
-use crate::plan::{PlanChange, PlanId, ServicePlan};
+use super::facts::Facts;
+use super::pending::Taken;
+use crate::backend::ebpf::{Ebpf, Housekeeping};
+use crate::backend::iptables::{RuleCounts, Rules};
+use crate::backend::{Backend, BackendError, Refusal, Report};
+use crate::devices::Devices;
+use crate::plan::{PlanChange, PlanId};
 
-/// Writes the rules of all families.
+/// Programs the kernel in all families.
 #[derive(Debug)]
 pub(super) struct Worker {
-    families: Vec<Rules>,
-}
-
-/// What a worker is to do in one family.
-#[derive(Debug)]
-pub(super) enum Job {
-    /// Write these changes.
-    Apply(Vec<PlanChange>),
-    /// Read the kernel and write whatever differs from these plans.
-    Reconcile(Box<Config>, Vec<Arc<ServicePlan>>),
+    backend: Backend,
+    families: Vec<IpFamily>,
 }
 
 /// What became of a job.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    pub(super) family: IpFamily,
+    /// The families it was done for.
+    pub(super) families: Vec<IpFamily>,
+    /// The kernel was read and compared; else only changes were written.
     pub(super) full: bool,
     pub(super) took: Duration,
-    pub(super) result: Result<Report, ToolError>,
-    /// Rules of ours that there are now.
-    pub(super) totals: RuleCounts,
+    pub(super) result: Result<Report, BackendError>,
+    /// Rules of ours that there are now, if rules it is.
+    pub(super) rule_totals: Option<RuleCounts>,
     pub(super) refused: Vec<(PlanId, Refusal)>,
 }
 
 impl Worker {
-    pub(super) const fn new(families: Vec<Rules>) -> Self {
-        Self { families }
+    pub(super) const fn new(backend: Backend, families: Vec<IpFamily>) -> Self {
+        Self { backend, families }
     }
 
-    /// Does one job in each family.
-    pub(super) fn work(&mut self, mut job: impl FnMut(IpFamily) -> Job) -> Vec<Outcome> {
-        // Asked before anything is written: what tells of changes by others is the same for
-        // both families, and our own writes would hide them.
-        let disturbed = self.disturbed();
-        let outcomes: Vec<Outcome> = self
-            .families
-            .iter_mut()
-            .map(|rules| run(rules, job(rules.config().family)))
-            .collect();
-        for (rules, outcome) in self.families.iter_mut().zip(&outcomes) {
-            let known = outcome.full || !disturbed.contains(&outcome.family);
-            if known && outcome.result.is_ok() {
-                rules.settle();
-            } else {
-                rules.unsettle();
-            }
+    /// Writes what was taken: one job for each family with rules, one for all with maps.
+    pub(super) fn work(&mut self, taken: &Taken, facts: &Facts) -> Vec<Outcome> {
+        match &mut self.backend {
+            Backend::Iptables(rules) => write_rules(rules, taken, facts),
+            Backend::Ebpf(ebpf) => vec![write_maps(ebpf, &self.families, taken, facts)],
         }
-        outcomes
     }
 
     /// The families in which the kernel no longer has what was written there.
     pub(super) fn disturbed(&mut self) -> Vec<IpFamily> {
-        let disturbed = self.families.iter_mut().filter_map(|rules| {
-            let family = rules.config().family;
-            rules.disturbed().then_some(family)
-        });
-        disturbed.collect()
+        match &mut self.backend {
+            Backend::Iptables(rules) => disturbed_rules(rules),
+            Backend::Ebpf(ebpf) => {
+                let disturbed = ebpf.disturbed();
+                let families = self.families.iter().copied();
+                families.filter(|_| disturbed).collect()
+            }
+        }
+    }
+
+    /// Attaches to devices that are new; rules need no such thing.
+    pub(super) fn set_devices(&mut self, devices: Arc<Devices>) -> Result<(), BackendError> {
+        match &mut self.backend {
+            Backend::Iptables(_) => Ok(()),
+            Backend::Ebpf(ebpf) => Ok(ebpf.set_devices(devices)?),
+        }
+    }
+
+    /// What maps need now and then; rules need none.
+    pub(super) fn housekeep(&mut self) -> Option<Housekeeping> {
+        match &mut self.backend {
+            Backend::Iptables(_) => None,
+            Backend::Ebpf(ebpf) => Some(ebpf.housekeep(Instant::now())),
+        }
     }
 }
 
-fn run(rules: &mut Rules, job: Job) -> Outcome {
+fn write_rules(families: &mut [Rules], taken: &Taken, facts: &Facts) -> Vec<Outcome> {
+    // Asked before anything is written: what tells of changes by others is the same for
+    // both families, and our own writes would hide them.
+    let disturbed = disturbed_rules(families);
+    let mut outcomes = Vec::new();
+    for rules in families.iter_mut() {
+        let family = rules.config().family;
+        let full = taken.reconcile.contains(&family);
+        let start = Instant::now();
+        let result = if full {
+            rules.reconcile(facts.iptables(family), &taken.plans)
+        } else {
+            rules.apply(&of_family(&taken.changes, family))
+        };
+        outcomes.push(Outcome {
+            families: vec![family],
+            full,
+            took: start.elapsed(),
+            result: result.map_err(Into::into),
+            rule_totals: Some(rules.rule_totals()),
+            refused: in_a_list(rules.refused()),
+        });
+    }
+    for (rules, outcome) in families.iter_mut().zip(&outcomes) {
+        let known = outcome.full || !disturbed.contains(&rules.config().family);
+        if known && outcome.result.is_ok() {
+            rules.settle();
+        } else {
+            rules.unsettle();
+        }
+    }
+    outcomes
+}
+
+fn write_maps(ebpf: &mut Ebpf, families: &[IpFamily], taken: &Taken, facts: &Facts) -> Outcome {
+    let full = !taken.reconcile.is_empty();
     let start = Instant::now();
-    let (full, result) = match job {
-        Job::Apply(changes) => (false, rules.apply(&changes)),
-        Job::Reconcile(config, plans) => (true, rules.reconcile(*config, &plans)),
+    let result = if full {
+        ebpf.reconcile(facts.ebpf(), &taken.plans)
+    } else {
+        ebpf.apply(&taken.changes)
     };
     Outcome {
-        family: rules.config().family,
+        families: families.to_vec(),
         full,
         took: start.elapsed(),
-        result,
-        totals: rules.rule_totals(),
-        refused: rules
-            .refused()
-            .iter()
-            .map(|(id, why)| (id.clone(), why.clone()))
-            .collect(),
+        result: result.map_err(Into::into),
+        rule_totals: None,
+        refused: in_a_list(ebpf.refused()),
     }
+}
+
+fn disturbed_rules(families: &mut [Rules]) -> Vec<IpFamily> {
+    let disturbed = families.iter_mut().filter_map(|rules| {
+        let family = rules.config().family;
+        rules.disturbed().then_some(family)
+    });
+    disturbed.collect()
+}
+
+fn in_a_list<'a>(
+    refused: impl IntoIterator<Item = (&'a PlanId, &'a Refusal)>,
+) -> Vec<(PlanId, Refusal)> {
+    let refused = refused.into_iter();
+    refused.map(|(id, why)| (id.clone(), why.clone())).collect()
+}
+
+fn of_family(changes: &[PlanChange], family: IpFamily) -> Vec<PlanChange> {
+    changes
+        .iter()
+        .filter(|change| change.id.family == family)
+        .cloned()
+        .collect()
 }

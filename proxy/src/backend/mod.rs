@@ -2,4 +2,99 @@
 //! kernel form, pure), *read* (kernel to kernel form) and *apply* (the difference, as one
 //! batch).
 
+pub mod ebpf;
 pub mod iptables;
+
+use std::fmt;
+
+/// Which way is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Rules of iptables.
+    Iptables,
+    /// Programs and maps of eBPF.
+    Ebpf,
+}
+
+impl Mode {
+    /// As `--proxy-mode` and `/proxyMode` call it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Ebpf => "ebpf",
+        }
+    }
+
+    /// What stays in the kernel when the agent ends.
+    #[must_use]
+    pub const fn what_stays(self) -> &'static str {
+        match self {
+            Self::Iptables => "rules",
+            Self::Ebpf => "programs and maps",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What programs the kernel.
+#[derive(Debug)]
+pub enum Backend {
+    /// The rules of each IP family, one after the other.
+    Iptables(Vec<iptables::Rules>),
+    /// Maps and programs, of all families at once.
+    Ebpf(Box<ebpf::Ebpf>),
+}
+
+impl Backend {
+    /// Which way this is.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        match self {
+            Self::Iptables(_) => Mode::Iptables,
+            Self::Ebpf(_) => Mode::Ebpf,
+        }
+    }
+}
+
+/// What a sync did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What was written.
+    pub written: Written,
+    /// Chains, or map elements and programs, that were not as they should be (only found by
+    /// reconciling).
+    pub repaired: usize,
+}
+
+/// How much was written, in what each way writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Rules of iptables, by table.
+    Rules(iptables::RuleCounts),
+    /// Elements of maps: written and deleted.
+    Elements(usize),
+}
+
+/// A plan the kernel did not take; what it had before stays as far as it can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was said about it.
+    pub message: String,
+}
+
+/// Why a sync failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// iptables.
+    #[error(transparent)]
+    Iptables(#[from] iptables::ToolError),
+    /// eBPF.
+    #[error(transparent)]
+    Ebpf(#[from] ebpf::EbpfError),
+}

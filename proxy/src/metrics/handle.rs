@@ -4,11 +4,13 @@ use std::marker::PhantomData;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{
-    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec,
+    Opts, Registry,
 };
 
 use super::definition::{Definition, MetricType};
 use super::label::Label;
+use crate::plan::PlanId;
 
 /// A kind of handle: how it is registered and described.
 pub(super) trait Handle: Sized {
@@ -63,25 +65,67 @@ impl<L: Label> Handle for Counter<L> {
 /// A total that somebody else counts (the kernel, mostly) and that we pass on. Absent until
 /// it has been read once.
 #[derive(Clone, Debug)]
-pub struct ForeignTotal(IntCounterVec);
+pub struct ForeignTotal<L>(IntCounterVec, PhantomData<L>);
 
-impl ForeignTotal {
+impl<L: Label> ForeignTotal<L> {
     /// The total as just read. One lower than the last means that the counting began anew.
-    pub fn set(&self, total: u64) {
-        let counter = self.0.with_label_values::<&str>(&[]);
-        if total < counter.get() {
-            counter.reset();
-        }
-        counter.inc_by(total.saturating_sub(counter.get()));
+    pub fn set(&self, label: L, total: u64) {
+        follow(&self.0.with_label_values(label.values().as_ref()), total);
     }
 }
 
-impl Handle for ForeignTotal {
+fn follow(counter: &IntCounter, total: u64) {
+    if total < counter.get() {
+        counter.reset();
+    }
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+impl<L: Label> Handle for ForeignTotal<L> {
     const TYPE: MetricType = MetricType::Counter;
-    const LABELS: &'static [&'static str] = &[];
+    const LABELS: &'static [&'static str] = L::NAMES;
 
     fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
-        let vec = IntCounterVec::new(opts(definition), &[])?;
+        let vec = IntCounterVec::new(opts(definition), L::NAMES)?;
+        registry.register(Box::new(vec.clone()))?;
+        Ok(Self(vec, PhantomData))
+    }
+}
+
+/// A total of each Service port, which somebody else counts. A series is there from when it
+/// is set until it is removed.
+#[derive(Clone, Debug)]
+pub struct ServicePortTotal(IntCounterVec);
+
+impl ServicePortTotal {
+    /// The total as just read. One lower than the last means that the counting began anew.
+    pub fn set(&self, id: &PlanId, total: u64) {
+        follow(&self.0.with_label_values(&Self::values(id)), total);
+    }
+
+    /// The Service port is gone.
+    pub fn remove(&self, id: &PlanId) {
+        // One that was never set has nothing to remove.
+        let _ = self.0.remove_label_values(&Self::values(id));
+    }
+
+    fn values(id: &PlanId) -> [&str; 5] {
+        [
+            &id.service.namespace,
+            &id.service.name,
+            &id.port_name,
+            id.protocol.as_str(),
+            id.family.as_str(),
+        ]
+    }
+}
+
+impl Handle for ServicePortTotal {
+    const TYPE: MetricType = MetricType::Counter;
+    const LABELS: &'static [&'static str] = &["namespace", "service", "port", "protocol", "family"];
+
+    fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
+        let vec = IntCounterVec::new(opts(definition), Self::LABELS)?;
         registry.register(Box::new(vec.clone()))?;
         Ok(Self(vec))
     }

@@ -1,3 +1,4 @@
+use crate::backend::ebpf::{DropReason, MapName};
 use switchyard_cluster::object::{IpFamily, Kind, Protocol};
 
 /// What tells the series of one metric apart. A label is a type, so that a handle can't be
@@ -38,6 +39,22 @@ impl Label for Kind {
 
 impl Label for Protocol {
     const NAMES: &'static [&'static str] = &["protocol"];
+    type Values = [&'static str; 1];
+    fn values(self) -> Self::Values {
+        [self.as_str()]
+    }
+}
+
+impl Label for MapName {
+    const NAMES: &'static [&'static str] = &["map"];
+    type Values = [&'static str; 1];
+    fn values(self) -> Self::Values {
+        [self.as_str()]
+    }
+}
+
+impl Label for DropReason {
+    const NAMES: &'static [&'static str] = &["reason"];
     type Values = [&'static str; 1];
     fn values(self) -> Self::Values {
         [self.as_str()]

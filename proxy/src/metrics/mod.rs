@@ -11,12 +11,15 @@ mod handle;
 mod label;
 
 pub use definition::{Definition, MetricType, markdown};
-pub use handle::{Amount, Bytes, Counter, CpuTime, Durations, ForeignTotal, Timestamp};
+pub use handle::{
+    Amount, Bytes, Counter, CpuTime, Durations, ForeignTotal, ServicePortTotal, Timestamp,
+};
 pub use label::{Direction, HealthCode, Label, Table};
 
 use prometheus::{Registry, TextEncoder};
 use switchyard_cluster::object::{IpFamily, Kind, Protocol};
 
+use crate::backend::ebpf::{DropReason, MapName};
 use crate::backend::iptables::nfacct_names;
 use handle::Handle;
 
@@ -140,11 +143,11 @@ metrics! {
         "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total", "batches";
     /// Packets dropped because conntrack calls them INVALID; absent where the kernel does not
     /// count them (nfacct).
-    ct_state_invalid_dropped: ForeignTotal =
+    ct_state_invalid_dropped: ForeignTotal<()> =
         "kubeproxy_iptables_ct_state_invalid_dropped_packets_total", "packets";
     /// Packets accepted at node ports of a loopback address; absent where the kernel does not
     /// count them (nfacct).
-    localhost_nodeports_accepted: ForeignTotal =
+    localhost_nodeports_accepted: ForeignTotal<()> =
         "kubeproxy_iptables_localhost_nodeports_accepted_packets_total", "packets";
     /// Time one clean-up of stale UDP flows took.
     conntrack_reconcile_duration: Durations<IpFamily> =
@@ -152,15 +155,16 @@ metrics! {
     /// Stale UDP flows deleted from conntrack.
     conntrack_deleted: Counter<IpFamily> =
         "kubeproxy_conntrack_reconciler_deleted_entries_total", "flows";
-    /// Rules and chains that were not as we left them and were put right.
-    reconcile_repairs: Counter<IpFamily> = "switchyard_reconcile_repairs_total", "rules or chains";
+    /// Rules and chains, or map elements and programs, that were not as we left them and were
+    /// put right. In ebpf mode one repair is of all families, and counts for each.
+    reconcile_repairs: Counter<IpFamily> = "switchyard_reconcile_repairs_total", "repairs";
     /// Objects the store holds.
     objects: Amount<Kind> = "switchyard_objects", "objects";
     /// Objects seen with something in them that could not be used.
     object_problems: Counter<Kind> = "switchyard_object_problems_total", "objects";
     /// 1 while the source can't follow this kind, else 0.
     source_trouble: Amount<Kind> = "switchyard_source_trouble", "0 or 1";
-    /// Service ports whose rules the kernel refused, until a sync succeeds with them.
+    /// Service ports that the kernel refused, until a sync succeeds with them.
     services_not_programmed: Amount<IpFamily> =
         "switchyard_services_not_programmed", "service ports";
     /// Open connections (TCP) and clients (UDP) of the relay for node ports on localhost.
@@ -173,6 +177,23 @@ metrics! {
     health_check_not_listening: Amount<()> = "switchyard_health_check_not_listening", "ports";
     /// Connections closed unanswered because a server of ours had as many as it may.
     http_refused: Counter<()> = "switchyard_http_refused_total", "connections";
+    /// Elements an eBPF map holds (ebpf mode).
+    ebpf_map_entries: Amount<MapName> = "switchyard_ebpf_map_entries", "elements";
+    /// Elements an eBPF map has room for.
+    ebpf_map_limit: Amount<MapName> = "switchyard_ebpf_map_limit", "elements";
+    /// Packets that programs dropped or refused, by reason.
+    drops: ForeignTotal<DropReason> = "switchyard_drops_total", "packets";
+    /// Flows forgotten because they were idle for too long or their endpoint is gone.
+    flows_expired: Counter<()> = "switchyard_flows_expired_total", "flows";
+    /// Sockets closed because the endpoint they were connected to is gone.
+    stale_sockets_destroyed: Counter<()> = "switchyard_stale_sockets_destroyed_total", "sockets";
+    /// Connections (TCP) and flows (UDP) to a Service port that has had any.
+    service_connections: ServicePortTotal = "switchyard_service_connections_total", "connections";
+    /// Packets to and from a Service port, as far as they pass devices; what is translated at
+    /// a socket is not seen packet by packet.
+    service_packets: ServicePortTotal = "switchyard_service_packets_total", "packets";
+    /// Bytes of those packets.
+    service_bytes: ServicePortTotal = "switchyard_service_bytes_total", "bytes";
     /// CPU time of the process, user and system.
     process_cpu: CpuTime = "process_cpu_seconds_total", "seconds";
     /// When the process started (seconds since 1970).
@@ -188,9 +209,9 @@ metrics! {
     /// Limit of the process's file descriptors.
     process_max_fds: Amount<()> = "process_max_fds", "descriptors";
     /// Bytes received in the process's network namespace.
-    process_network_received: ForeignTotal = "process_network_receive_bytes_total", "bytes";
+    process_network_received: ForeignTotal<()> = "process_network_receive_bytes_total", "bytes";
     /// Bytes sent in the process's network namespace.
-    process_network_sent: ForeignTotal = "process_network_transmit_bytes_total", "bytes";
+    process_network_sent: ForeignTotal<()> = "process_network_transmit_bytes_total", "bytes";
 }
 
 impl Metrics {
@@ -244,8 +265,8 @@ impl Metrics {
             self.process_max_fds.set((), max);
         }
         if let Some((received, sent)) = reading.network_bytes {
-            self.process_network_received.set(received);
-            self.process_network_sent.set(sent);
+            self.process_network_received.set((), received);
+            self.process_network_sent.set((), sent);
         }
     }
 }

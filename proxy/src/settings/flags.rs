@@ -29,7 +29,8 @@ pub struct Flags {
     /// Name of this node; default: the host name
     #[arg(long, value_name = "NAME")]
     pub hostname_override: Option<String>,
-    /// How to program the kernel: iptables (nftables, ipvs, ebpf and auto come later)
+    /// How to program the kernel: iptables, ebpf, or auto: the best that works here (nftables
+    /// and ipvs come later)
     #[arg(long, value_name = "MODE", default_value = "iptables")]
     pub proxy_mode: String,
     /// Remove everything of ours from the kernel and exit
@@ -114,12 +115,18 @@ pub struct Flags {
     #[arg(short = 'v', long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub verbosity: u8,
 
-    /// cgroup2 directory that socket programs attach to (ebpf mode)
-    #[arg(long, value_name = "PATH", hide = true)]
+    /// cgroup2 directory that socket programs attach to (ebpf mode); default: the first
+    /// cgroup2 file system of /proc/mounts
+    #[arg(long, value_name = "PATH")]
     pub cgroup_root: Option<PathBuf>,
-    /// Where maps and links are pinned (ebpf mode)
-    #[arg(long, value_name = "PATH", hide = true)]
-    pub bpf_root: Option<PathBuf>,
+    /// Where maps and links are pinned (ebpf mode), on a bpf file system
+    #[arg(long, value_name = "PATH", default_value = super::BPF_ROOT)]
+    pub bpf_root: PathBuf,
+    /// Leave the sockets of pods alone and translate their traffic at their devices (ebpf
+    /// mode): for service meshes, Kata and gVisor
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub ebpf_host_namespace_only: bool,
     /// Flags that change nothing here.
     #[command(flatten)]
     pub unused: Unused,

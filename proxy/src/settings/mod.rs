@@ -1,22 +1,32 @@
 //! What the operator asked for, checked.
 
+mod check;
 mod flags;
+mod mode;
 
 pub use flags::Flags;
+pub use mode::ProxyMode;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use switchyard_cluster::object::IpFamily;
 
 use crate::plan::NodePortAddresses;
+use check::Check;
+
+/// Where maps and links are pinned unless the operator says otherwise.
+pub const BPF_ROOT: &str = "/sys/fs/bpf/switchyard";
 
 /// Everything the agent acts by. Made by [`Settings::from_flags`], which reports all that is
 /// wrong at once.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// How the kernel is to be programmed.
+    pub proxy_mode: ProxyMode,
+    /// What ebpf mode needs to know, whether or not it is the mode.
+    pub ebpf: EbpfSettings,
     /// Where the cluster is read from.
     pub source: Source,
     /// This node's name.
@@ -43,6 +53,17 @@ pub struct Settings {
     pub metrics_address: Option<SocketAddr>,
     /// Conntrack's limits and time-outs.
     pub conntrack: Conntrack,
+}
+
+/// Flags of ebpf mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EbpfSettings {
+    /// The cgroup2 directory that socket programs attach to; `None` is the machine's.
+    pub cgroup_root: Option<PathBuf>,
+    /// Where maps and links are pinned.
+    pub bpf_root: PathBuf,
+    /// Leave the sockets of pods alone.
+    pub host_namespace_only: bool,
 }
 
 /// Where the cluster is read from.
@@ -114,14 +135,16 @@ impl Settings {
                 "flags instead: this version reads no configuration file",
             );
         }
-        if flags.proxy_mode != "iptables" {
-            check.wrong(
-                "--proxy-mode",
-                &flags.proxy_mode,
-                "iptables, all that this version has",
-            );
-        }
         let settings = Self {
+            proxy_mode: check.proxy_mode(&flags.proxy_mode),
+            ebpf: EbpfSettings {
+                cgroup_root: flags
+                    .cgroup_root
+                    .as_deref()
+                    .map(|path| check.absolute("--cgroup-root", path)),
+                bpf_root: check.absolute("--bpf-root", &flags.bpf_root),
+                host_namespace_only: flags.ebpf_host_namespace_only,
+            },
             source: match &flags.manifests {
                 Some(directory) => Source::Manifests(directory.clone()),
                 None => Source::Api {
@@ -169,148 +192,10 @@ impl Settings {
     }
 }
 
-#[derive(Default)]
-struct Check {
-    errors: Vec<SettingError>,
-}
-
-impl Check {
-    fn wrong(&mut self, flag: &'static str, value: &str, expected: &'static str) {
-        self.errors.push(SettingError {
-            flag,
-            value: value.to_owned(),
-            expected,
-        });
-    }
-
-    fn node_name(&mut self, given: Option<&str>, host_name: &str) -> String {
-        let name = given.unwrap_or(host_name).trim().to_lowercase();
-        if name.is_empty() {
-            self.wrong("--hostname-override", &name, "the name of this node");
-        }
-        name
-    }
-
-    fn networks(&mut self, flag: &'static str, text: &str) -> Vec<IpNet> {
-        let mut networks = Vec::new();
-        for part in text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-        {
-            match part.parse() {
-                Ok(network) => networks.push(network),
-                Err(_) => {
-                    self.wrong(
-                        flag,
-                        part,
-                        "a network such as 10.244.0.0/16 or fd00:244::/32",
-                    );
-                }
-            }
-        }
-        networks
-    }
-
-    fn detect_local(&mut self, flags: &Flags) -> DetectLocal {
-        let networks = self.networks("--cluster-cidr", &flags.cluster_cidr);
-        for family in IpFamily::BOTH {
-            let of_family = |network: &&IpNet| IpFamily::of_net(**network) == family;
-            if networks.iter().filter(of_family).count() > 1 {
-                self.wrong(
-                    "--cluster-cidr",
-                    &flags.cluster_cidr,
-                    "one network an IP family",
-                );
-            }
-        }
-        match flags.detect_local_mode.as_str() {
-            "NodeCIDR" => DetectLocal::NodeCidr,
-            "BridgeInterface" => {
-                let name = &flags.pod_bridge_interface;
-                self.interface("--pod-bridge-interface", name);
-                DetectLocal::BridgeInterface(name.clone())
-            }
-            "InterfaceNamePrefix" => {
-                let prefix = &flags.pod_interface_name_prefix;
-                self.interface("--pod-interface-name-prefix", prefix);
-                DetectLocal::InterfaceNamePrefix(prefix.clone())
-            }
-            mode => {
-                if !matches!(mode, "" | "ClusterCIDR") {
-                    self.wrong(
-                        "--detect-local-mode",
-                        mode,
-                        "ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix",
-                    );
-                }
-                DetectLocal::ClusterCidr(networks)
-            }
-        }
-    }
-
-    /// Linux takes at most 15 bytes without blanks and slashes (IFNAMSIZ).
-    fn interface(&mut self, flag: &'static str, name: &str) {
-        let bad = |c: char| c.is_whitespace() || c == '/' || c == '"' || c == '+';
-        if name.is_empty() || name.len() > 15 || name.contains(bad) {
-            self.wrong(flag, name, "an interface name of 1 to 15 letters");
-        }
-    }
-
-    fn node_port_addresses(&mut self, text: &str) -> NodePortAddresses {
-        if text.trim() == "primary" {
-            return NodePortAddresses::Primary;
-        }
-        let networks = self.networks("--nodeport-addresses", text);
-        let everything = IpFamily::BOTH
-            .iter()
-            .all(|family| NodePortAddresses::Cidrs(networks.clone()).is_all(*family));
-        if everything {
-            NodePortAddresses::All
-        } else {
-            NodePortAddresses::Cidrs(networks)
-        }
-    }
-
-    fn sync_period(&mut self, flags: &Flags) -> Duration {
-        let (period, least) = (flags.iptables_sync_period, flags.iptables_min_sync_period);
-        if period.is_zero() {
-            self.wrong("--iptables-sync-period", "0s", "more than 0");
-        }
-        if least.is_some_and(|least| least > period) {
-            self.wrong(
-                "--iptables-min-sync-period",
-                &format!("{least:?}"),
-                "no more than --iptables-sync-period",
-            );
-        }
-        period
-    }
-
-    /// `IP:PORT`, `[IP]:PORT`, or an IP alone with the default port; empty is nowhere.
-    fn listen(&mut self, flag: &'static str, text: &str, port: u16) -> Option<SocketAddr> {
-        if text.is_empty() {
-            return None;
-        }
-        let alone = |text: &str| {
-            text.parse()
-                .ok()
-                .map(|ip: IpAddr| SocketAddr::new(ip, port))
-        };
-        let address = text.parse().ok().or_else(|| alone(text));
-        if address.is_none() {
-            self.wrong(
-                flag,
-                text,
-                "an address and port such as 0.0.0.0:10256, or nothing",
-            );
-        }
-        address
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::Parser as _;
 
     use super::*;
@@ -334,6 +219,28 @@ mod tests {
         assert_eq!(settings.sync_period, Duration::from_secs(30));
         assert_eq!(settings.detect_local, DetectLocal::ClusterCidr(vec![]));
         assert!(settings.localhost_node_ports);
+        assert_eq!(settings.proxy_mode, ProxyMode::Iptables);
+        assert_eq!(settings.ebpf.cgroup_root, None);
+        assert_eq!(settings.ebpf.bpf_root, Path::new(BPF_ROOT));
+        assert!(!settings.ebpf.host_namespace_only);
+    }
+
+    #[test]
+    fn modes_that_are_not_there_are_named_with_those_that_are() {
+        for (name, mode) in [("ebpf", ProxyMode::Ebpf), ("auto", ProxyMode::Auto)] {
+            let settings = settings(&[&format!("--proxy-mode={name}")]).unwrap();
+            assert_eq!(settings.proxy_mode, mode);
+        }
+        for name in ["nftables", "ipvs", ""] {
+            let errors = settings(&[&format!("--proxy-mode={name}")]).unwrap_err();
+            assert_eq!(
+                errors[0].to_string(),
+                format!(
+                    "--proxy-mode: {name:?}: expected iptables, ebpf or auto, all that this \
+                     version has"
+                )
+            );
+        }
     }
 
     #[test]
@@ -362,11 +269,13 @@ mod tests {
             "--metrics-bind-address=here",
             "--proxy-mode=userspace",
             "--iptables-min-sync-period=1m",
+            "--bpf-root=pins",
         ])
         .unwrap_err();
         let flags: Vec<_> = errors.iter().map(|error| error.flag).collect();
         let expected = [
             "--proxy-mode",
+            "--bpf-root",
             "--cluster-cidr",
             "--detect-local-mode",
             "--iptables-min-sync-period",

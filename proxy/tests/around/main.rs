@@ -10,5 +10,7 @@
 
 mod addresses;
 mod conntrack;
+mod devices;
 #[path = "../../../netlink/tests/privileged/namespace.rs"] // the same for both rooms
 mod namespace;
+mod sockets;

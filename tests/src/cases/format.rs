@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use super::backend::Backend;
 use super::expect::Expect;
 use super::service::ServiceSpec;
 use crate::testbed::{Family, IptablesTool, Place, Protocol};
@@ -142,8 +143,8 @@ pub struct PacketSpec {
     pub flow: Option<String>,
     /// The families in which it is sent, if not all of the case's.
     pub families: Option<Vec<Family>>,
-    /// Only with these iptables tools (none given: with all).
-    pub only: Option<Vec<Tool>>,
+    /// Only with these backends (none given: with all).
+    pub only: Option<Vec<BackendWord>>,
     /// Bytes of a request.
     #[serde(default = "two")]
     pub bytes: usize,
@@ -155,23 +156,27 @@ pub struct PacketSpec {
     pub within: Duration,
 }
 
-/// The name of an iptables tool.
+/// The word for a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Tool {
-    /// iptables-nft.
+pub enum BackendWord {
+    /// iptables over iptables-nft.
     Nft,
-    /// iptables-legacy.
+    /// iptables over iptables-legacy.
     Legacy,
+    /// eBPF.
+    Ebpf,
 }
 
-impl Tool {
-    /// Whether it is the same tool.
-    pub fn is(self, tool: IptablesTool) -> bool {
-        matches!(
-            (self, tool),
-            (Self::Nft, IptablesTool::Nft) | (Self::Legacy, IptablesTool::Legacy)
-        )
+impl BackendWord {
+    /// Whether it stands for this backend.
+    pub fn is(self, backend: Backend) -> bool {
+        let word = match backend.tool {
+            Some(IptablesTool::Nft) => Self::Nft,
+            Some(IptablesTool::Legacy) => Self::Legacy,
+            None => Self::Ebpf,
+        };
+        self == word
     }
 }
 
@@ -195,6 +200,18 @@ where
 {
     String::deserialize(deserializer)?
         .parse()
+        .map_err(|error| D::Error::custom(format!("{error:#}")))
+}
+
+pub(super) fn parsed_list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr<Err = anyhow::Error>,
+{
+    Vec::<String>::deserialize(deserializer)?
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<_>>()
         .map_err(|error| D::Error::custom(format!("{error:#}")))
 }
 
@@ -222,7 +239,11 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
         })
 }
 
-/// Reads every `*.yaml` of a directory, in the order of their names.
+/// Files of this beginning are no case tables: they say what a backend may do otherwise.
+const DIFFERENCES_PREFIX: &str = "differences-";
+
+/// Reads every case table of a directory, in the order of their names: every `*.yaml` but
+/// `differences-*.yaml`.
 ///
 /// # Errors
 /// A file that cannot be read or does not follow the notation, by name and line; two cases of one name.
@@ -231,8 +252,8 @@ pub fn load_dir(dir: &Path) -> Result<Vec<Case>> {
         .with_context(|| format!("read {}", dir.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "yaml")
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.ends_with(".yaml") && !name.starts_with(DIFFERENCES_PREFIX)
         })
         .collect();
     paths.sort();

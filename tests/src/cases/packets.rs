@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use super::backend::Backend;
+use super::differences::{Differences, Leeway, Situation};
 use super::expect::{Expect, judge, wrong_source};
 use super::format::PacketSpec;
-use crate::testbed::{Connection, Family, IptablesTool, Outcome, Probe, Protocol, Testbed};
+use crate::testbed::{Connection, Family, Outcome, Probe, Protocol, Testbed};
 
 const POLL_EVERY: Duration = Duration::from_millis(15);
 /// Packets sent at once for one expectation, and how often again until every endpoint was seen.
@@ -24,23 +26,30 @@ const DROP_TIMEOUT_UDP: Duration = Duration::from_millis(600);
 /// The sender of one case's packets. It remembers flows and endpoints from step to step.
 pub(super) struct Sender<'a> {
     bed: &'a Testbed,
-    tool: IptablesTool,
+    backend: Backend,
+    differences: &'a Differences,
     flows: Mutex<HashMap<(String, Family), Connection>>,
     remembered: Mutex<HashMap<(String, Family), SocketAddr>>,
 }
 
 impl<'a> Sender<'a> {
-    pub(super) fn new(bed: &'a Testbed, tool: IptablesTool) -> Self {
+    pub(super) fn new(bed: &'a Testbed, backend: Backend, differences: &'a Differences) -> Self {
         Self {
             bed,
-            tool,
+            backend,
+            differences,
             flows: Mutex::new(HashMap::new()),
             remembered: Mutex::new(HashMap::new()),
         }
     }
 
     /// Sends all packets at the same time; returns a line for each kind that did not meet what it must.
-    pub(super) fn check(&self, packets: &[PacketSpec], families: &[Family]) -> Vec<String> {
+    pub(super) fn check(
+        &self,
+        packets: &[PacketSpec],
+        families: &[Family],
+        situation: Situation<'_>,
+    ) -> Vec<String> {
         let wrong = Mutex::new(Vec::new());
         let note = |line: String| {
             wrong
@@ -53,14 +62,15 @@ impl<'a> Sender<'a> {
                 if packet
                     .only
                     .as_ref()
-                    .is_some_and(|tools| !tools.iter().any(|tool| tool.is(self.tool)))
+                    .is_some_and(|words| !words.iter().any(|word| word.is(self.backend)))
                 {
                     continue;
                 }
+                let leeway = self.differences.leeway(packet, situation);
                 for family in packet.families.as_deref().unwrap_or(families) {
                     let note = &note;
                     scope.spawn(move || {
-                        if let Err(error) = self.check_one(packet, *family) {
+                        if let Err(error) = self.check_one(packet, *family, leeway) {
                             note(format!(
                                 "{} {family} {} {} -> {}: expected {}{}; got: {error:#}",
                                 packet.id,
@@ -85,10 +95,10 @@ impl<'a> Sender<'a> {
     }
 
     /// Tries until the expectation holds or its time is up.
-    fn check_one(&self, packet: &PacketSpec, family: Family) -> Result<()> {
+    fn check_one(&self, packet: &PacketSpec, family: Family, leeway: Leeway) -> Result<()> {
         let deadline = Instant::now() + packet.within;
         loop {
-            let result = self.try_once(packet, family);
+            let result = self.try_once(packet, family, leeway);
             if result.is_ok() || Instant::now() >= deadline {
                 return result;
             }
@@ -96,7 +106,7 @@ impl<'a> Sender<'a> {
         }
     }
 
-    fn try_once(&self, packet: &PacketSpec, family: Family) -> Result<()> {
+    fn try_once(&self, packet: &PacketSpec, family: Family, leeway: Leeway) -> Result<()> {
         let probe = probe_of(packet, family);
         let remembered = match &packet.expect {
             Expect::Same(name) | Expect::OtherThan(name) => {
@@ -108,14 +118,20 @@ impl<'a> Sender<'a> {
             }
             _ => None,
         };
+        let masquerade = packet.masq.filter(|_| !leeway.any_source);
         let mut outcomes = Vec::new();
         for round in 0..MAX_ROUNDS {
-            outcomes.extend(self.send(packet, &probe, family, round)?);
+            let sent = if packet.flow.is_some() {
+                vec![self.send_on_flow(packet, &probe, family, leeway)?]
+            } else {
+                self.send(packet, &probe, round)?
+            };
+            outcomes.extend(sent.into_iter().map(|outcome| leeway.taken(outcome)));
             let enough = judge(&packet.expect, &outcomes, probe.to, remembered)
                 .map_err(anyhow::Error::msg)?;
             for outcome in &outcomes {
                 if let Outcome::Answered(answer) = outcome {
-                    if let Some(wrong) = wrong_source(answer, packet.masq, packet.flow.is_some()) {
+                    if let Some(wrong) = wrong_source(answer, masquerade, packet.flow.is_some()) {
                         bail!(wrong);
                     }
                     if answer.bytes != probe.bytes {
@@ -152,39 +168,47 @@ impl<'a> Sender<'a> {
         bail!("after {} packets only {hit:?} answered", outcomes.len())
     }
 
-    fn send(
+    fn send(&self, packet: &PacketSpec, probe: &Probe, round: usize) -> Result<Vec<Outcome>> {
+        let count = match packet.expect {
+            Expect::Drop | Expect::Reject => PACKETS_IN_VAIN,
+            // The first decides where the others must go; it may not race with them.
+            Expect::OneOf { .. } if round == 0 => 1,
+            Expect::OtherThan(_) => 1,
+            _ => PACKETS_A_ROUND,
+        };
+        self.bed.probe_all(&vec![probe.clone(); count])
+    }
+
+    fn send_on_flow(
         &self,
         packet: &PacketSpec,
         probe: &Probe,
         family: Family,
-        round: usize,
-    ) -> Result<Vec<Outcome>> {
-        let Some(flow) = &packet.flow else {
-            let count = match packet.expect {
-                Expect::Drop | Expect::Reject => PACKETS_IN_VAIN,
-                // The first decides where the others must go; it may not race with them.
-                Expect::OneOf { .. } if round == 0 => 1,
-                Expect::OtherThan(_) => 1,
-                _ => PACKETS_A_ROUND,
-            };
-            return self.bed.probe_all(&vec![probe.clone(); count]);
-        };
-        let key = (flow.clone(), family);
-        let known = self
-            .flows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key);
-        let connection = match known {
+        leeway: Leeway,
+    ) -> Result<Outcome> {
+        let flows = || self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (packet.flow.clone().unwrap_or_default(), family);
+        let known = flows().remove(&key);
+        let had_one = known.is_some();
+        let mut connection = match known {
             Some(connection) => connection,
-            None => self.bed.connect(probe)?,
+            None => match self.bed.try_connect(probe)? {
+                Ok(connection) => connection,
+                Err(outcome) => return Ok(outcome),
+            },
         };
-        let outcome = connection.ask(self.bed, probe.timeout)?;
-        self.flows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, connection);
-        Ok(vec![outcome])
+        let mut outcome = connection.ask(self.bed, probe.timeout)?;
+        if outcome == Outcome::Destroyed && leeway.new_socket && had_one {
+            // The kernel chooses the new socket's port: a client that connects anew does so too.
+            drop(connection);
+            connection = match self.bed.try_connect(probe)? {
+                Ok(connection) => connection,
+                Err(outcome) => return Ok(outcome),
+            };
+            outcome = connection.ask(self.bed, probe.timeout)?;
+        }
+        flows().insert(key, connection);
+        Ok(outcome)
     }
 }
 

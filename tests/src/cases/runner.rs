@@ -8,16 +8,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::backend::Backend;
+use super::differences::{Differences, Situation};
 use super::expand::expand_service;
 use super::format::{Case, ProxyAction, Step};
+use super::leftovers::Emptiness;
 use super::manifests::{Manifests, node_objects};
 use super::packets::Sender;
-use super::rules::{check_rules, per_service_chains, save_rules};
+use super::rules::check_rules;
 use super::servers::serve_endpoints_of;
 use super::service::ServiceSpec;
-use crate::testbed::{
-    Family, IptablesTool, Outcome, Place, Probe, Protocol, Proxy, ProxyOptions, Testbed, wait_for,
-};
+use crate::testbed::{Family, Outcome, Place, Probe, Protocol, Proxy, Testbed, wait_for};
 
 /// The Service that tells when a change is in the kernel: its endpoint's port changes with it.
 const MARKER: &str = "testbed/marker";
@@ -30,32 +31,6 @@ const PROGRAMMED_LIMIT: Duration = Duration::from_secs(15);
 const POLL_EVERY: Duration = Duration::from_millis(15);
 /// A marker probe that meets a passing refusal would else wait for TCP's retry.
 const MARKER_TIMEOUT: Duration = Duration::from_millis(250);
-/// A backend: how the proxy is started to use it.
-#[derive(Debug, Clone, Copy)]
-pub struct Backend {
-    /// For reports.
-    pub name: &'static str,
-    /// `--proxy-mode`.
-    pub mode: &'static str,
-    /// The iptables tool in its `PATH`.
-    pub tool: IptablesTool,
-}
-
-impl Backend {
-    /// All backends there are.
-    pub const ALL: [Self; 2] = [
-        Self {
-            name: "iptables over iptables-nft",
-            mode: "iptables",
-            tool: IptablesTool::Nft,
-        },
-        Self {
-            name: "iptables over iptables-legacy",
-            mode: "iptables",
-            tool: IptablesTool::Legacy,
-        },
-    ];
-}
 
 /// A case that did not do what it says.
 #[derive(Debug)]
@@ -87,8 +62,11 @@ impl fmt::Display for CaseFailure {
 pub struct CaseRunner<'a> {
     bed: &'a Testbed,
     backend: Backend,
+    differences: Differences,
     manifests: Manifests,
     proxy: Option<Proxy>,
+    /// What stands without any Service, since the proxy has these flags.
+    emptiness: Option<Emptiness>,
     flags: Vec<String>,
     generation: usize,
 }
@@ -102,13 +80,28 @@ struct State<'c> {
 }
 
 impl<'c> State<'c> {
-    fn new(bed: &'c Testbed, tool: IptablesTool, case: &'c Case) -> Self {
+    fn new(
+        bed: &'c Testbed,
+        backend: Backend,
+        differences: &'c Differences,
+        case: &'c Case,
+    ) -> Self {
         Self {
             case,
             services: case.services.clone(),
             objects: case.objects.clone(),
-            sender: Sender::new(bed, tool),
+            sender: Sender::new(bed, backend, differences),
         }
+    }
+
+    /// Sends a step's packets; returns a line for each kind that did not meet what it must.
+    fn check_packets(&self, step: &Step) -> Vec<String> {
+        let situation = Situation {
+            flags: &self.case.flags,
+            services: &self.services,
+        };
+        self.sender
+            .check(&step.packets, &self.case.families, situation)
     }
 }
 
@@ -125,8 +118,10 @@ impl<'a> CaseRunner<'a> {
         Ok(Self {
             bed,
             backend,
+            differences: Differences::of(backend)?,
             manifests,
             proxy: None,
+            emptiness: None,
             flags: Vec::new(),
             generation: 0,
         })
@@ -138,16 +133,18 @@ impl<'a> CaseRunner<'a> {
         for object in objects {
             serve_endpoints_of(self.bed, object)?;
         }
-        let state = State::new(self.bed, self.backend.tool, case);
+        let state = State::new(self.bed, self.backend, &self.differences, case);
         let mut wrong = Vec::new();
         for step in &case.steps {
-            wrong.extend(state.sender.check(&step.packets, &case.families));
+            wrong.extend(state.check_packets(step));
         }
         Ok(wrong)
     }
 
     /// Runs one case from an empty cluster to an empty cluster.
     pub fn run(&mut self, case: &Case) -> Result<(), CaseFailure> {
+        self.prepare(case)
+            .map_err(|error| self.failure(case, "set-up", vec![format!("{error:#}")]))?;
         for address in &case.node_addresses {
             for family in &case.families {
                 self.bed
@@ -187,7 +184,8 @@ impl<'a> CaseRunner<'a> {
     }
 
     fn run_steps(&mut self, case: &Case) -> Result<(), CaseFailure> {
-        let mut state = State::new(self.bed, self.backend.tool, case);
+        let differences = self.differences.clone();
+        let mut state = State::new(self.bed, self.backend, &differences, case);
         for (number, step) in case.steps.iter().enumerate() {
             let what = match self.run_step(&mut state, step, number == 0) {
                 Ok(wrong) if wrong.is_empty() => continue,
@@ -228,14 +226,15 @@ impl<'a> CaseRunner<'a> {
             self.wait_programmed()?;
         }
         std::thread::sleep(step.wait);
-        let families = &state.case.families;
-        let mut wrong = state.sender.check(&step.packets, families);
-        if !step.rules.has.is_empty() || !step.rules.has_not.is_empty() {
+        let mut wrong = state.check_packets(step);
+        if let Some(tool) = self.backend.tool
+            && !(step.rules.has.is_empty() && step.rules.has_not.is_empty())
+        {
             wrong.extend(check_rules(
                 self.bed,
-                self.backend.tool,
+                tool,
                 &step.rules,
-                families,
+                &state.case.families,
             )?);
         }
         Ok(wrong)
@@ -260,6 +259,20 @@ impl<'a> CaseRunner<'a> {
         Ok(())
     }
 
+    /// Where only the proxy can tell what is in the kernel, it must first be seen with an empty cluster.
+    fn prepare(&mut self, case: &Case) -> Result<()> {
+        let known = self.emptiness.is_some() && self.flags == case.flags;
+        if known || self.backend.tool.is_some() {
+            return Ok(());
+        }
+        self.manifests.replace(&node_objects())?;
+        self.ensure_proxy(&case.flags)?;
+        if let Some(proxy) = &self.proxy {
+            self.emptiness = Some(Emptiness::of(self.bed, self.backend, proxy)?);
+        }
+        Ok(())
+    }
+
     fn ensure_proxy(&mut self, flags: &[String]) -> Result<()> {
         if self.proxy.is_some() && self.flags == flags {
             return Ok(());
@@ -272,8 +285,7 @@ impl<'a> CaseRunner<'a> {
     }
 
     fn start_proxy(&mut self) -> Result<()> {
-        let mut options = ProxyOptions::new(self.bed, self.manifests.dir(), self.backend.mode)?;
-        options.tool = Some(self.backend.tool);
+        let mut options = self.backend.options(self.bed, self.manifests.dir())?;
         options.flags = vec!["--iptables-min-sync-period=0s".to_owned()];
         options.flags.extend(self.flags.iter().cloned());
         self.proxy = Some(Proxy::start(self.bed, options)?);
@@ -348,7 +360,7 @@ impl<'a> CaseRunner<'a> {
         })
     }
 
-    /// An empty cluster, and no chain of any Service left in it.
+    /// An empty cluster, and nothing of any Service left in the kernel.
     fn empty(&mut self) -> Result<()> {
         if self.proxy.is_none() {
             self.start_proxy()?;
@@ -364,21 +376,22 @@ impl<'a> CaseRunner<'a> {
             }))
             },
         )?;
-        for family in [Family::IPv4, Family::IPv6] {
-            let mut left = String::new();
-            let gone = wait_for(
-                "the removal of their chains",
-                PROGRAMMED_LIMIT,
-                POLL_EVERY,
-                || {
-                    let saved = save_rules(self.bed, self.backend.tool, family)?;
-                    left = per_service_chains(&saved).join(" ");
-                    Ok(left.is_empty())
-                },
-            );
-            gone.with_context(|| format!("left in {family}: {left}"))?;
-        }
-        Ok(())
+        let proxy = self.proxy.as_ref().context("no proxy runs")?;
+        let emptiness = match self.emptiness {
+            Some(emptiness) => emptiness,
+            None => Emptiness::of(self.bed, self.backend, proxy)?,
+        };
+        let mut left = Vec::new();
+        let gone = wait_for(
+            "the removal of all that was theirs",
+            PROGRAMMED_LIMIT,
+            POLL_EVERY,
+            || {
+                left = emptiness.left(self.bed, proxy)?;
+                Ok(left.is_empty())
+            },
+        );
+        gone.with_context(|| format!("left: {}", left.join("; ")))
     }
 }
 

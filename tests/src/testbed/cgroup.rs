@@ -3,6 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+
+/// Where cgroup2 is mounted on a machine that has it nowhere yet.
+const CGROUP_DIR: &str = "/sys/fs/cgroup";
+
 /// A threaded cgroup2 group below this process' own; removed on drop.
 ///
 /// Threaded, because the threads of one test process live in several places. A socket program
@@ -13,13 +19,18 @@ pub(super) struct NodeCgroup {
 }
 
 impl NodeCgroup {
-    /// Makes the group, or `None` where the machine has no cgroup2 or does not let us.
-    pub(super) fn create(name: &str) -> Option<Self> {
+    /// Makes the group.
+    ///
+    /// # Errors
+    /// The machine has no cgroup2, or does not let this process make threaded groups.
+    pub(super) fn create(name: &str) -> Result<Self> {
         let path = own_directory()?.join(name);
-        fs::create_dir(&path).ok()?;
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
         let group = Self { path, keep: false };
-        fs::write(group.path.join("cgroup.type"), "threaded").ok()?;
-        Some(group)
+        let kind = group.path.join("cgroup.type");
+        fs::write(&kind, "threaded")
+            .with_context(|| format!("write threaded to {}", kind.display()))?;
+        Ok(group)
     }
 
     /// Leaves the group in place when dropped.
@@ -54,7 +65,7 @@ impl Drop for NodeCgroup {
 
 /// Removes the groups of testbeds whose process no longer runs.
 pub(super) fn sweep_leftovers() {
-    let Some(entries) = own_directory().and_then(|directory| fs::read_dir(directory).ok()) else {
+    let Ok(entries) = own_directory().and_then(|directory| Ok(fs::read_dir(directory)?)) else {
         return;
     };
     for entry in entries.flatten() {
@@ -70,14 +81,51 @@ pub(super) fn sweep_leftovers() {
     }
 }
 
-fn own_directory() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    let root = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (at, kind) = (fields.nth(1)?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(at))
-    })?;
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(root.join(own))
+fn own_directory() -> Result<PathBuf> {
+    let root = match mount_point("cgroup2")? {
+        Some(root) => root,
+        None => mount_cgroup2()?,
+    };
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let own = own
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .context("/proc/self/cgroup has no line for cgroup2")?;
+    Ok(root.join(own))
+}
+
+/// As an init system does it: only where nothing else is mounted at that place.
+fn mount_cgroup2() -> Result<PathBuf> {
+    let what = "cgroup2 is mounted nowhere and cannot be mounted at /sys/fs/cgroup";
+    mount(
+        Some("cgroup2"),
+        CGROUP_DIR,
+        Some("cgroup2"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        None::<&str>,
+    )
+    .context(what)?;
+    Ok(PathBuf::from(CGROUP_DIR))
+}
+
+/// Where a kind of filesystem is mounted first.
+fn mount_point(kind: &str) -> Result<Option<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    Ok(mounts.lines().find_map(|line| {
+        let (at, of_kind) = place_and_kind(line)?;
+        (of_kind == kind).then(|| PathBuf::from(at))
+    }))
+}
+
+/// Whether a filesystem of this kind is mounted at this place.
+pub(super) fn mounted(at: &str, kind: &str) -> Result<bool> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    Ok(mounts
+        .lines()
+        .any(|line| place_and_kind(line) == Some((at, kind))))
+}
+
+fn place_and_kind(line: &str) -> Option<(&str, &str)> {
+    let mut fields = line.split(' ');
+    Some((fields.nth(1)?, fields.next()?))
 }

@@ -20,6 +20,7 @@
 //! removed when the [`Testbed`] is dropped, on panic too; what a killed process
 //! left behind is swept away when the next testbed is built.
 
+mod bpf;
 mod cgroup;
 mod echo;
 mod layout;
@@ -45,6 +46,7 @@ use self::cgroup::NodeCgroup;
 use self::echo::Engine;
 use self::namespace::Namespace;
 
+pub use self::bpf::EbpfRoots;
 pub use self::place::{Family, Place, Protocol, endpoint_place, to_ipv6, to_ipv6_prefix};
 pub use self::probe::{Answer, Connection, Outcome, Probe};
 pub use self::process::{Finished, HttpAnswer, http_get_here};
@@ -65,7 +67,8 @@ pub struct Testbed {
     namespaces: Vec<(Place, Namespace)>,
     engine: Engine,
     serving: Mutex<HashSet<(Protocol, SocketAddr)>>,
-    cgroup: Option<NodeCgroup>,
+    /// The group, or why there is none.
+    cgroup: Result<NodeCgroup, String>,
     work: tempfile::TempDir,
     keep: bool,
 }
@@ -80,6 +83,7 @@ impl Testbed {
         require_root()?;
         require_tools(&["ip"])?;
         sweep::sweep_leftovers()?;
+        bpf::sweep_leftovers();
         cgroup::sweep_leftovers();
         sweep::sweep_work_dirs();
         let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
@@ -88,7 +92,8 @@ impl Testbed {
             engine: Engine::start()?,
             namespaces: Vec::new(),
             serving: Mutex::new(HashSet::new()),
-            cgroup: NodeCgroup::create(&format!("{id}-node1")),
+            cgroup: NodeCgroup::create(&format!("{id}-node1"))
+                .map_err(|error| format!("{error:#}")),
             work: tempfile::Builder::new()
                 .prefix(&format!("{id}-"))
                 .tempdir()?,
@@ -98,7 +103,7 @@ impl Testbed {
         // From here on dropping `bed` removes whatever exists already.
         layout::add_namespaces(&bed.id)?;
         for place in Place::ALL {
-            let cgroup = bed.cgroup.as_ref().filter(|_| place.lives_on_node1());
+            let cgroup = bed.cgroup.as_ref().ok().filter(|_| place.lives_on_node1());
             let namespace = Namespace::enter(&layout::namespace_name(&bed.id, place), cgroup)?;
             bed.namespaces.push((place, namespace));
         }
@@ -133,7 +138,24 @@ impl Testbed {
     /// The cgroup2 directory of all that lives on node1, where the machine has cgroup2
     /// and lets this process make threaded groups.
     pub fn node1_cgroup(&self) -> Option<&Path> {
-        self.cgroup.as_ref().map(NodeCgroup::path)
+        self.cgroup.as_ref().ok().map(NodeCgroup::path)
+    }
+
+    /// What a proxy in eBPF mode is given: node1's cgroup, and a directory for its pins that goes
+    /// with the testbed. Mounts the bpf filesystem where the machine has not done so.
+    ///
+    /// # Errors
+    /// What this machine lacks: cgroup2 with threaded groups, the bpf filesystem, or a kernel that
+    /// is new enough.
+    pub fn ebpf_roots(&self) -> Result<EbpfRoots> {
+        bpf::require_bpf()?;
+        match &self.cgroup {
+            Ok(cgroup) => Ok(EbpfRoots {
+                cgroup: cgroup.path().to_owned(),
+                bpf: bpf::pin_dir(&self.id),
+            }),
+            Err(reason) => bail!("the eBPF backend needs a cgroup2 group for node1: {reason}"),
+        }
     }
 
     /// Leaves namespaces and work directory in place when dropped, for a human to look at.
@@ -195,7 +217,16 @@ impl Testbed {
     }
 
     /// Opens a connection (TCP) or a socket that keeps its port (UDP), to be used many times.
+    ///
+    /// # Errors
+    /// The connection was refused, or nothing came back in time.
     pub fn connect(&self, probe: &Probe) -> Result<Connection> {
+        self.try_connect(probe)?
+            .map_err(|outcome| anyhow::anyhow!("{} to {}: {outcome}", probe.from, probe.to))
+    }
+
+    /// The same, with what came of it where it could not be opened.
+    pub fn try_connect(&self, probe: &Probe) -> Result<Result<Connection, Outcome>> {
         Connection::open(self, probe)
     }
 
@@ -233,11 +264,12 @@ impl Drop for Testbed {
         self.engine.stop();
         self.namespaces.clear();
         if self.keep {
-            if let Some(cgroup) = &mut self.cgroup {
+            if let Ok(cgroup) = &mut self.cgroup {
                 cgroup.keep();
             }
         } else {
             sweep::remove_testbed(&self.id);
+            bpf::remove_pins(&self.id);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -38,6 +39,10 @@ pub enum Outcome {
     Refused,
     /// Nothing came back in time.
     TimedOut,
+    /// The system refused to connect at all ("operation not permitted"): a program at the socket does so.
+    Denied,
+    /// The socket was destroyed under its owner, who must make a new one.
+    Destroyed,
     /// Any other error, in the system's words.
     Failed(String),
 }
@@ -109,6 +114,8 @@ impl fmt::Display for Outcome {
             }
             Self::Refused => f.write_str("refused"),
             Self::TimedOut => f.write_str("timed out"),
+            Self::Denied => f.write_str("not permitted"),
+            Self::Destroyed => f.write_str("the socket was destroyed"),
             Self::Failed(error) => write!(f, "failed: {error}"),
         }
     }
@@ -184,15 +191,22 @@ async fn run_one(probe: Probe, socket: Socket) -> Outcome {
 }
 
 fn outcome_of(result: Result<Answer>) -> Outcome {
-    match result {
-        Ok(answer) => Outcome::Answered(answer),
-        Err(error) => match error
-            .downcast_ref::<std::io::Error>()
-            .map(std::io::Error::kind)
-        {
-            Some(ErrorKind::ConnectionRefused) => Outcome::Refused,
-            _ => Outcome::Failed(format!("{error:#}")),
-        },
+    result.map_or_else(|error| outcome_of_error(&error), Outcome::Answered)
+}
+
+fn outcome_of_error(error: &anyhow::Error) -> Outcome {
+    let Some(system) = error.downcast_ref::<std::io::Error>() else {
+        return Outcome::Failed(format!("{error:#}"));
+    };
+    match system.kind() {
+        ErrorKind::ConnectionRefused => Outcome::Refused,
+        ErrorKind::PermissionDenied => Outcome::Denied,
+        ErrorKind::ConnectionAborted => Outcome::Destroyed,
+        // A datagram socket that was destroyed has no peer any more, and says so to who sends first.
+        _ if system.raw_os_error().map(Errno::from_raw) == Some(Errno::EDESTADDRREQ) => {
+            Outcome::Destroyed
+        }
+        _ => Outcome::Failed(format!("{error:#}")),
     }
 }
 
@@ -263,15 +277,19 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn open(bed: &Testbed, probe: &Probe) -> Result<Self> {
+    /// Opens one, or tells what came of it instead.
+    pub(super) fn open(bed: &Testbed, probe: &Probe) -> Result<Result<Self, Outcome>> {
         let socket = open_socket(bed, probe)?;
         let (to, timeout) = (probe.to, probe.timeout);
-        let link = bed
+        let opened = bed
             .engine
-            .wait(async move { tokio::time::timeout(timeout, Link::open(socket, to)).await })?
-            .map_err(|_| anyhow!("connecting to {to} timed out"))??;
-        Ok(Self {
-            link: std::sync::Arc::new(tokio::sync::Mutex::new(link)),
+            .wait(async move { tokio::time::timeout(timeout, Link::open(socket, to)).await })?;
+        Ok(match opened {
+            Err(_) => Err(Outcome::TimedOut),
+            Ok(Err(error)) => Err(outcome_of_error(&error)),
+            Ok(Ok(link)) => Ok(Self {
+                link: std::sync::Arc::new(tokio::sync::Mutex::new(link)),
+            }),
         })
     }
 
@@ -285,5 +303,20 @@ impl Connection {
                 Ok(result) => outcome_of(result),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_at_the_socket_does_can_be_told() {
+        let told = |number: Errno| outcome_of_error(&std::io::Error::from(number).into());
+        assert_eq!(told(Errno::ECONNREFUSED), Outcome::Refused);
+        assert_eq!(told(Errno::EPERM), Outcome::Denied);
+        assert_eq!(told(Errno::ECONNABORTED), Outcome::Destroyed);
+        assert_eq!(told(Errno::EDESTADDRREQ), Outcome::Destroyed);
+        assert!(matches!(told(Errno::EINVAL), Outcome::Failed(_)));
     }
 }

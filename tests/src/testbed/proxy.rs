@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::place::Place;
-use super::{HttpAnswer, IptablesTool, Testbed, wait_for};
+use super::{EbpfRoots, HttpAnswer, IptablesTool, Testbed, wait_for};
 use crate::binary;
 
 /// A proxy that does not answer its health check by then has failed to start.
@@ -35,6 +35,8 @@ pub struct ProxyOptions {
     pub tool: Option<IptablesTool>,
     /// The whole `PATH`, in place of the tool's.
     pub path: Option<PathBuf>,
+    /// Where it attaches and pins; for the modes that may use eBPF.
+    pub roots: Option<EbpfRoots>,
     /// Further flags. A flag given here replaces the one the testbed would have given.
     pub flags: Vec<String>,
     /// Where its log goes.
@@ -42,7 +44,11 @@ pub struct ProxyOptions {
 }
 
 impl ProxyOptions {
-    /// The usual proxy of node1: cluster CIDRs of both families, health and metrics on their ports.
+    /// The usual proxy of node1: cluster CIDRs of both families, health and metrics on their ports;
+    /// in eBPF mode, or one that may choose it, the testbed's own cgroup and pins.
+    ///
+    /// # Errors
+    /// There is no binary; the mode needs eBPF and the machine lacks something for it.
     pub fn new(bed: &Testbed, manifests: &Path, mode: &str) -> Result<Self> {
         Ok(Self {
             binary: find_binary()?,
@@ -51,6 +57,10 @@ impl ProxyOptions {
             node: Place::Node1,
             tool: None,
             path: None,
+            roots: match mode {
+                "ebpf" | "auto" => Some(bed.ebpf_roots()?),
+                _ => None,
+            },
             flags: Vec::new(),
             log: bed.work_dir().join("proxy.log"),
         })
@@ -67,8 +77,10 @@ impl ProxyOptions {
             "--metrics-bind-address=127.0.0.1:10249".to_owned(),
         ];
         let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
+        let roots = self.roots.as_ref().map(EbpfRoots::arguments);
         usual
             .into_iter()
+            .chain(roots.into_iter().flatten())
             .filter(|flag| !self.flags.iter().any(|own| name(own) == name(flag)))
             .chain(self.flags.iter().cloned())
             // `--cluster-cidr=` means: without that flag.

@@ -43,8 +43,6 @@ pub(super) fn masquerade(
         service,
         seen_ns: maps.now_ns(),
         id,
-        packets: 0,
-        bytes: 0,
     };
     *other = FlowKey {
         source: parsed.destination,

@@ -9,7 +9,7 @@ use crate::layout::{
 use crate::maps::FlowRef;
 use crate::parse::{Fragment, Parsed};
 use crate::policy::{Choice, Client, Refused, Sender, choose, has_ranges};
-use crate::select::{flow_hash, select};
+use crate::select::{flow_hash, pick, select};
 use crate::service::{Service, frontend_at, settings};
 use crate::{Insert, Maps};
 
@@ -107,7 +107,7 @@ fn refuse(
         masquerade: false,
         flags: flow_flags::REFUSED,
     };
-    if !matches!(nobody.insert(maps, work, place), Inserted::Yes) {
+    if !matches!(nobody.insert(maps, work), Inserted::Yes) {
         return drop(maps, &work.parsed, service, reason);
     }
     note(maps, &work.parsed, service, reason, true);
@@ -142,13 +142,14 @@ fn send(
 ) -> Verdict {
     let client = AffinityKey::by_address(work.parsed.source, frontend.service);
     let from_outside = sender == Sender::Other;
-    let mut hash = if from_outside {
+    let hash = if from_outside {
         outside_hash(&work.parsed, service)
     } else {
         maps.random()
     };
+    let mut chosen = select(maps, service, choice, &client, hash, from_outside);
     for _ in 0..TRIES_MAX {
-        let Some(endpoint) = select(maps, service, choice, &client, hash, from_outside) else {
+        let Some(endpoint) = chosen else {
             return Verdict::Pass;
         };
         if work.parsed.protocol == SCTP && endpoint.port != work.parsed.destination_port {
@@ -161,15 +162,17 @@ fn send(
             masquerade: choice.masquerade || endpoint.address == work.parsed.source,
             flags: 0,
         };
-        match flow.insert(maps, work, place) {
+        match flow.insert(maps, work) {
             Inserted::Yes => {
-                maps.count_connection(frontend.service, &endpoint);
+                maps.count_connection(frontend.service, &endpoint, place.bytes);
                 return Verdict::Rewrite {
                     address: endpoint.address,
                     port: endpoint.port,
                 };
             }
-            Inserted::Collides => hash = maps.random(),
+            Inserted::Collides => {
+                chosen = pick(maps, service, choice, maps.random(), false);
+            }
             Inserted::Full => {
                 return drop(maps, &work.parsed, frontend.service, Reason::FlowTableFull);
             }
@@ -213,7 +216,7 @@ enum Inserted {
 impl NewFlow {
     /// Adds the flow's entries; none stays if one can't be added.
     #[inline(always)]
-    fn insert(&self, maps: &impl Maps, work: &mut Work, place: &Place) -> Inserted {
+    fn insert(&self, maps: &impl Maps, work: &mut Work) -> Inserted {
         let Work {
             key, other, value, ..
         } = work;
@@ -224,8 +227,6 @@ impl NewFlow {
         value.service = self.service;
         value.seen_ns = now_ns;
         value.id = now_ns.rotate_left(20) ^ u64::from(maps.random());
-        value.packets = 0;
-        value.bytes = 0;
         set_reply(other, key, &self.address, self.port);
         let mut complete = true;
         if !maps.insert_flow(other, value, Insert::New) {
@@ -249,8 +250,6 @@ impl NewFlow {
         value.address = self.address;
         value.port = self.port;
         value.flags = flow_flags::REQUEST | self.flags;
-        value.packets = 1;
-        value.bytes = u64::from(place.bytes);
         if complete && maps.insert_flow(key, value, Insert::Any) {
             return Inserted::Yes;
         }

@@ -84,10 +84,6 @@ pub struct FlowValue {
     pub seen_ns: u64,
     /// The same for all entries of a flow.
     pub id: u64,
-    /// Packets that this entry rewrote.
-    pub packets: u64,
-    /// Their bytes, from the IP header on.
-    pub bytes: u64,
 }
 
 /// Bits of [`FlowValue::flags`].
@@ -271,7 +267,7 @@ pub struct Event {
 
 const _: () = {
     assert!(size_of::<FlowKey>() == 40);
-    assert!(size_of::<FlowValue>() == 56);
+    assert!(size_of::<FlowValue>() == 40);
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<Device>() == 40);
     assert!(size_of::<CounterKey>() == 24);

@@ -18,6 +18,8 @@ pub mod map_names {
     pub const AFFINITY: &str = "AFFINITY";
     /// Socket storage: [`super::super::SocketRecord`].
     pub const SOCKETS: &str = "SOCKETS";
+    /// Hash: cookie of a connected UDP socket to [`super::super::Connected`].
+    pub const CONNECTED: &str = "CONNECTED";
     /// LRU hash: [`super::super::FragmentKey`] to [`super::super::FragmentPorts`].
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU hash: [`super::super::CounterKey`] to [`super::super::Counters`].
@@ -36,6 +38,9 @@ pub mod limits {
     pub const FLOW_ENTRIES_MAX: u32 = 1 << 19;
     /// Entries of AFFINITY.
     pub const AFFINITY_ENTRIES_MAX: u32 = 1 << 16;
+    /// Entries of CONNECTED: connected UDP sockets. What does not fit is not found when its
+    /// endpoint goes.
+    pub const CONNECTED_ENTRIES_MAX: u32 = 1 << 17;
     /// Entries of FRAGMENTS; the oldest go.
     pub const FRAGMENT_ENTRIES_MAX: u32 = 1 << 13;
     /// Entries of COUNTERS: endpoints that were ever used.

@@ -33,7 +33,23 @@ pub struct SocketRecord {
     pub reserved: u32,
 }
 
+/// A value of CONNECTED, whose key is a socket's cookie: the endpoint a connected UDP socket was
+/// given. It goes when the socket is closed, or connects somewhere else.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Connected {
+    /// The endpoint's address.
+    pub address: Address,
+    /// The Service's index.
+    pub service: u32,
+    /// The endpoint's port, in network byte order.
+    pub port: u16,
+    /// Zero.
+    pub reserved: u16,
+}
+
 const _: () = {
+    assert!(size_of::<Connected>() == 24);
     assert!(size_of::<SocketEntry>() == 40);
     assert!(size_of::<SocketRecord>() == 40 * SOCKET_ENTRIES + 8);
 };

@@ -96,9 +96,20 @@ impl Maps for Table {
         self.fragments.borrow_mut().insert(*key, *ports);
     }
 
-    fn count_connection(&self, service: u32, endpoint: &Endpoint) {
-        let mut connections = self.connections.borrow_mut();
-        *connections.entry((service, *endpoint)).or_default() += 1;
+    fn count_connection(&self, service: u32, endpoint: &Endpoint, bytes: u32) {
+        let mut counters = self.counters.borrow_mut();
+        let counters = counters.entry((service, *endpoint)).or_default();
+        counters.connections += 1;
+        counters.packets += u64::from(bytes != 0);
+        counters.bytes += u64::from(bytes);
+    }
+
+    fn count_packet(&self, service: u32, address: &Address, port: u16, bytes: u32) {
+        let mut counters = self.counters.borrow_mut();
+        if let Some(counters) = counters.get_mut(&(service, Endpoint::new(*address, port))) {
+            counters.packets += 1;
+            counters.bytes += u64::from(bytes);
+        }
     }
 
     fn now_ns(&self) -> u64 {

@@ -1,4 +1,6 @@
-use crate::layout::SocketRecord;
+use core::cell::Cell;
+
+use crate::layout::{Connected, SocketRecord};
 use crate::socket::Socket;
 
 /// A socket in memory.
@@ -12,6 +14,8 @@ pub struct TableSocket {
     pub is_forgetful: bool,
     /// What is remembered of it.
     pub record: SocketRecord,
+    /// The endpoint it is connected to, where it was given one and speaks UDP.
+    pub connected: Cell<Option<Connected>>,
 }
 
 impl TableSocket {
@@ -36,5 +40,9 @@ impl Socket for TableSocket {
 
     fn record(&mut self) -> Option<&mut SocketRecord> {
         (!self.is_forgetful).then_some(&mut self.record)
+    }
+
+    fn connected(&self, to: Option<&Connected>) {
+        self.connected.set(to.copied());
     }
 }

@@ -1,7 +1,6 @@
 //! What the kernel programs decide and do to packets, with the maps in memory.
 
 #![expect(
-    clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
     reason = "clippy.toml allows them in tests, but not in what tests share"

@@ -23,7 +23,7 @@ fn a_service_without_endpoints_refuses_until_it_has_one() {
                     assert_eq!(told, Some(sent.reversed()));
                     world.assert_one_flow(2);
                     assert_eq!(world.entries(flow_flags::REFUSED).len(), 2);
-                    assert_eq!(world.table.connections().len(), 0);
+                    assert_eq!(world.table.counters().len(), 0);
                 }
                 world.offer(WEB, &[1, 2]);
                 assert!(world.open(PODS, sent).is_some());

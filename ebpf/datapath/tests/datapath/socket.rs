@@ -74,7 +74,7 @@ fn a_vip_becomes_an_endpoint_and_the_peer_the_vip_again() {
                 }
             }
             assert_eq!(seen.len(), 2);
-            assert_eq!(world.table.connections().values().sum::<u64>(), 80);
+            assert_eq!(world.counted().connections, 80);
             assert_eq!(world.refusals(), []);
         }
     }
@@ -165,7 +165,7 @@ fn an_unconnected_socket_keeps_its_endpoint_while_that_serves() {
         for _ in 0..30 {
             assert_eq!(send(&world, &mut socket, to), Outcome::To(first));
         }
-        assert_eq!(world.table.connections().values().sum::<u64>(), 1);
+        assert_eq!(world.counted().connections, 1);
         // It is no longer offered but still serves.
         let mut block = world.block(&[5]);
         block.serving = vec![world.at(5), first];
@@ -419,6 +419,42 @@ fn mapped_addresses_are_ipv4() {
     assert!(endpoint.address.is_v4());
     let found = restore(&socket.record, &endpoint.address, endpoint.port);
     assert_eq!(found, Some((mapped, 80_u16.to_be())));
+}
+
+/// Connected UDP sockets are told when their endpoint goes, so it is known which they have.
+#[test]
+fn connected_udp_sockets_are_known_by_their_endpoint() {
+    for family in FAMILIES {
+        let mut world = World::new(family, UDP);
+        world.offer(WEB, &[1]);
+        let mut socket = TableSocket::new(POD);
+        let known = |socket: &TableSocket| {
+            let to = socket.connected.get()?;
+            assert_eq!(to.service, WEB);
+            Some(Endpoint::new(to.address, to.port))
+        };
+        send(&world, &mut socket, (family.vip(), 80));
+        assert_eq!(known(&socket), None, "it only sent");
+        connect(&world, &mut socket, (family.vip(), 80));
+        assert_eq!(known(&socket), Some(world.at(1)));
+        send(&world, &mut socket, (family.outside(), 80));
+        assert_eq!(known(&socket), Some(world.at(1)), "it only sent");
+        // A call that fails leaves the socket where it was.
+        assert_eq!(
+            connect(&world, &mut socket, (family.vip(), 81)),
+            Outcome::Refuse
+        );
+        assert_eq!(known(&socket), Some(world.at(1)));
+        connect(&world, &mut socket, (family.outside(), 80));
+        assert_eq!(known(&socket), None);
+        world.protocol = TCP;
+        let to = (family.vip(), 443);
+        world
+            .table
+            .add_frontend(family.vip().into(), 443, TCP, WEB, Kind::ClusterIp);
+        assert_eq!(connect(&world, &mut socket, to), Outcome::To(world.at(1)));
+        assert_eq!(known(&socket), None, "TCP sockets see for themselves");
+    }
 }
 
 /// A pod's sockets are one client, whichever address they will have.

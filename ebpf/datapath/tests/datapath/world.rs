@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use switchyard_datapath::layout::{
-    Address, Device, Endpoint, FlowKey, FlowValue, Hook, Kind, PortRange, Reason, Settings,
-    SettingsPorts, TCP, address_flags, device_flags, flow_flags, settings_flags,
+    Address, Counters, Device, Endpoint, FlowKey, FlowValue, Hook, Kind, PortRange, Reason,
+    Settings, SettingsPorts, TCP, address_flags, device_flags, flow_flags, settings_flags,
 };
 use switchyard_datapath::table::{Block, Bytes, Table};
 
@@ -303,6 +303,17 @@ impl World {
         let out = self.comes(device, tuple, flags)?;
         assert_eq!(out.destination.1, 8080, "{out:?} is no endpoint");
         (1..100).find(|n| self.family.endpoint(*n) == out.destination.0)
+    }
+
+    /// Connections, packets and bytes of all endpoints that were used.
+    pub(crate) fn counted(&self) -> Counters {
+        let mut sum = Counters::default();
+        for counters in self.table.counters().values() {
+            sum.connections += counters.connections;
+            sum.packets += counters.packets;
+            sum.bytes += counters.bytes;
+        }
+        sum
     }
 
     /// Entries of flows that have a flag.

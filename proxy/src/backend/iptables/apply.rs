@@ -15,6 +15,7 @@ use super::fixed::{self, Table};
 use super::render::Renderer;
 use super::tampering::Tampering;
 use super::tool::{Tool, ToolError};
+use crate::backend::{Refusal, Report, Written};
 use crate::plan::{PlanChange, PlanId, ServicePlan};
 
 /// The rules of one IP family: what was programmed, and how to program more.
@@ -33,20 +34,21 @@ pub struct Rules {
     pub(super) tampering: Tampering,
 }
 
-/// A plan the kernel or the tool did not take; what it had before stays as far as it can.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// What was said about it.
-    pub message: String,
+/// What a sync has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) rules_written: RuleCounts,
+    /// Chains that were not as they should be.
+    pub(super) chains_repaired: usize,
 }
 
-/// What a sync did.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// Rules written in this sync.
-    pub rules_written: RuleCounts,
-    /// Chains that were not as they should be (only found by reconciling).
-    pub chains_repaired: usize,
+impl Tally {
+    pub(super) const fn report(self) -> Report {
+        Report {
+            written: Written::Rules(self.rules_written),
+            repaired: self.chains_repaired,
+        }
+    }
 }
 
 impl Rules {
@@ -172,7 +174,7 @@ impl Rules {
             })
             .collect();
         if steps.is_empty() {
-            return Ok(Report::default());
+            return Ok(Tally::default().report());
         }
         let renderer = Renderer {
             config: &self.config,
@@ -188,10 +190,11 @@ impl Rules {
         for (step, difference) in steps.into_iter().zip(&differences) {
             self.note(step, difference);
         }
-        Ok(Report {
+        let done = Tally {
             rules_written: script.rules(),
-            ..Report::default()
-        })
+            chains_repaired: 0,
+        };
+        Ok(done.report())
     }
 
     fn write(&mut self, script: &Script, steps: &[Step]) -> Result<(), ToolError> {

@@ -9,25 +9,28 @@ use super::survey::is_per_service;
 use super::tool::{Tool, ToolError};
 use super::{Shared, cluster_ips, names, nfacct_names};
 
-/// Removes our jumps and chains from every table of the tool's family.
+/// Removes our jumps and chains from every table of the tool's family. True if there were
+/// any.
 ///
 /// KUBE-FIREWALL stays, with its jumps: kubelet writes the same chain and relies on it.
 ///
 /// # Errors
 /// When a table can't be read or written; the others are tried all the same and the first
 /// error is returned.
-pub fn cleanup(tool: &Tool) -> Result<(), ToolError> {
+pub fn cleanup(tool: &Tool) -> Result<bool, ToolError> {
     let mut first_error = None;
+    let mut any = false;
     for table in Table::ALL {
-        if let Err(error) = clean_table(tool, table) {
-            first_error.get_or_insert(error);
+        match clean_table(tool, table) {
+            Ok(there) => any |= there,
+            Err(error) => drop(first_error.get_or_insert(error)),
         }
     }
     remove_accounting();
     if let Err(error) = cluster_ips::destroy(tool.family) {
         first_error.get_or_insert(error.into());
     }
-    first_error.map_or(Ok(()), Err)
+    first_error.map_or(Ok(any), Err)
 }
 
 /// The accounting objects, unless the other family's rules, or the reference, still count in
@@ -42,7 +45,7 @@ fn remove_accounting() {
     }
 }
 
-fn clean_table(tool: &Tool, table: Table) -> Result<(), ToolError> {
+fn clean_table(tool: &Tool, table: Table) -> Result<bool, ToolError> {
     let state = tool.save(table)?;
     let mut batch = Batch::default();
     for jump in fixed::jumps().iter().filter(|jump| jump.table == table) {
@@ -64,10 +67,9 @@ fn clean_table(tool: &Tool, table: Table) -> Result<(), ToolError> {
     batch.delete_chains(table, chains.iter());
     let script = batch.finish();
     if script.is_empty() {
-        Ok(())
-    } else {
-        tool.restore(script.text())
+        return Ok(false);
     }
+    tool.restore(script.text()).map(|()| true)
 }
 
 fn our_chains(table: Table, state: &TableState) -> Vec<String> {

@@ -34,7 +34,7 @@ mod survey;
 mod tampering;
 mod tool;
 
-pub use apply::{Refusal, Report, Rules};
+pub use apply::Rules;
 pub use cleanup::cleanup;
 pub use config::Config;
 pub use counts::RuleCounts;

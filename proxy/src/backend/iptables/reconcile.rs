@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::apply::{Report, Rules};
+use super::apply::{Rules, Tally};
 use super::batch::Batch;
 use super::compile::compile;
 use super::config::Config;
@@ -14,6 +14,7 @@ use super::render::chains_per_commit;
 use super::survey::{Survey, Tables, is_api_server, is_per_service};
 use super::tool::ToolError;
 use super::{Shared, names};
+use crate::backend::Report;
 use crate::plan::ServicePlan;
 
 /// How many plans may be taken out of the shared chains, one after the other, before a sync
@@ -53,23 +54,23 @@ impl Rules {
         self.programmed.clear();
         self.refused.clear();
         self.counts = RuleCounts::default();
-        let mut report = Report::default();
+        let mut tally = Tally::default();
         let mut survey = Survey::of(&plans, &self.config, &tables);
-        self.write_blaming(&mut survey, &mut report, |rules, survey, report| {
-            rules.preparation(&tables, survey, report)
+        self.write_blaming(&mut survey, &mut tally, |rules, survey, tally| {
+            rules.preparation(&tables, survey, tally)
         })?;
         let dirty = survey.dirty.clone();
-        report.chains_repaired += survey.dirty_chains;
-        self.write_chains(dirty, &survey, &mut report)?;
+        tally.chains_repaired += survey.dirty_chains;
+        self.write_chains(dirty, &survey, &mut tally)?;
         for id in self.refused.keys() {
             survey.leave_out(id, &tables);
         }
-        self.write_blaming(&mut survey, &mut report, |rules, survey, report| {
-            rules.completion(&tables, survey, report)
+        self.write_blaming(&mut survey, &mut tally, |rules, survey, tally| {
+            rules.completion(&tables, survey, tally)
         })?;
         self.delete_stale(&tables, &survey);
         if let Some(set) = &mut self.cluster_ips {
-            report.chains_repaired += set.reconcile(plans.iter().map(|plan| &***plan))?;
+            tally.chains_repaired += set.reconcile(plans.iter().map(|plan| &***plan))?;
         }
         self.counts = survey.rules;
         for plan in plans {
@@ -79,7 +80,7 @@ impl Rules {
                 self.programmed.insert(plan.id.clone(), Arc::clone(plan));
             }
         }
-        Ok(report)
+        Ok(tally.report())
     }
 
     /// Writes a batch; where a line of it is refused that belongs to one plan, writes it
@@ -87,16 +88,16 @@ impl Rules {
     fn write_blaming(
         &mut self,
         survey: &mut Survey<'_>,
-        report: &mut Report,
-        render: impl Fn(&Self, &Survey<'_>, &mut Report) -> Batch,
+        tally: &mut Tally,
+        render: impl Fn(&Self, &Survey<'_>, &mut Tally) -> Batch,
     ) -> Result<(), ToolError> {
         for _ in 0..SHARED_REFUSALS {
-            let mut attempt = report.clone();
+            let mut attempt = *tally;
             let script = render(self, survey, &mut attempt).finish();
             match self.run(&script) {
                 Ok(()) => {
-                    *report = attempt;
-                    report.rules_written += script.rules();
+                    *tally = attempt;
+                    tally.rules_written += script.rules();
                     return Ok(());
                 }
                 Err(failed) => {
@@ -117,9 +118,9 @@ impl Rules {
 
     /// Fixed chains, jumps, and refusals that are missing: nothing here lets a packet through
     /// that was not let through before.
-    fn preparation(&self, tables: &Tables, survey: &Survey<'_>, report: &mut Report) -> Batch {
+    fn preparation(&self, tables: &Tables, survey: &Survey<'_>, tally: &mut Tally) -> Batch {
         let mut batch = Batch::default();
-        self.fixed_chains(&mut batch, tables, report);
+        self.fixed_chains(&mut batch, tables, tally);
         for shared in Shared::ALL
             .iter()
             .filter(|shared| shared.table() == Table::Filter)
@@ -143,31 +144,31 @@ impl Rules {
             if !tables.table(jump.table).has_rule(jump.from, &jump.rule) {
                 batch.section(jump.table);
                 batch.insert(jump.from, &jump.rule);
-                report.chains_repaired += 1;
+                tally.chains_repaired += 1;
             }
         }
         batch
     }
 
-    fn fixed_chains(&self, batch: &mut Batch, tables: &Tables, report: &mut Report) {
+    fn fixed_chains(&self, batch: &mut Batch, tables: &Tables, tally: &mut Tally) {
         for (table, chain) in fixed::CREATED_CHAINS {
             if !tables.table(table).has_chain(chain) {
                 batch.section(table);
                 batch.chain(chain);
-                report.chains_repaired += 1;
+                tally.chains_repaired += 1;
             }
         }
         for FixedChain { table, chain } in fixed::chains(&self.config) {
             if tables.table(table).differs(&chain) {
                 batch.write_chains(table, std::iter::once(&chain));
-                report.chains_repaired += 1;
+                tally.chains_repaired += 1;
             }
         }
         for rule in fixed::firewall_rules(&self.config) {
             if !tables.filter.has_rule(names::FIREWALL, &rule) {
                 batch.section(Table::Filter);
                 batch.append(names::FIREWALL, &rule);
-                report.chains_repaired += 1;
+                tally.chains_repaired += 1;
             }
         }
     }
@@ -179,13 +180,13 @@ impl Rules {
         &mut self,
         mut plans: Vec<&Arc<ServicePlan>>,
         survey: &Survey<'_>,
-        report: &mut Report,
+        tally: &mut Tally,
     ) -> Result<(), ToolError> {
         while !plans.is_empty() {
             let script = self.render_chains(&plans, survey).finish();
             let failed = match self.run(&script) {
                 Ok(()) => {
-                    report.rules_written += script.rules();
+                    tally.rules_written += script.rules();
                     return Ok(());
                 }
                 Err(failed) => failed,
@@ -201,7 +202,7 @@ impl Rules {
                 self.refused.insert(plan.id.clone(), failed.refusal());
             } else {
                 let second = plans.split_off(plans.len() / 2);
-                self.write_chains(plans, survey, report)?;
+                self.write_chains(plans, survey, tally)?;
                 plans = second;
             }
         }
@@ -229,12 +230,12 @@ impl Rules {
     }
 
     /// The shared chains, exactly. Those of the nat table first.
-    fn completion(&self, tables: &Tables, survey: &Survey<'_>, report: &mut Report) -> Batch {
+    fn completion(&self, tables: &Tables, survey: &Survey<'_>, tally: &mut Tally) -> Batch {
         let mut batch = Batch::default();
         for shared in Shared::ALL.iter().rev() {
             if self.shared_differs(tables, survey, *shared) {
                 self.write_shared(&mut batch, survey, *shared);
-                report.chains_repaired += 1;
+                tally.chains_repaired += 1;
             }
         }
         batch

@@ -1,0 +1,83 @@
+//! Many entries of a hash map by one call (`BPF_MAP_LOOKUP_BATCH`, Linux 5.6).
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::object::address;
+use crate::syscall::{MAP_LOOKUP_BATCH, bpf, number};
+
+/// Entries asked for at a time. The kernel gives whole buckets, so it must hold a full one.
+const ENTRIES_PER_CALL: u32 = 1024;
+/// Calls after which a walk ends even if the map grows as fast as it is read.
+const CALLS_MAX: usize = 1 << 16;
+
+#[repr(C)]
+struct BatchAttributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// Keys and values of one call, each in one piece.
+#[derive(Debug)]
+pub struct Entries<'a> {
+    /// The keys' bytes, one behind the other.
+    pub keys: std::slice::ChunksExact<'a, u8>,
+    /// The values' bytes, one behind the other.
+    pub values: std::slice::ChunksExact<'a, u8>,
+}
+
+/// Walks through a hash map, showing what each call gave. Entries that come and go meanwhile
+/// may or may not be seen; none is seen twice but for a map that is written very fast.
+///
+/// # Errors
+/// As bpf(2); ENOSPC if a bucket has more entries than a call takes.
+#[expect(unsafe_code, reason = "a system call")]
+pub fn entries(
+    map: BorrowedFd<'_>,
+    key_bytes: usize,
+    value_bytes: usize,
+    mut show: impl FnMut(Entries<'_>),
+) -> io::Result<()> {
+    let room = usize::try_from(ENTRIES_PER_CALL).unwrap_or(0);
+    let mut keys = vec![0_u8; room * key_bytes];
+    let mut values = vec![0_u8; room * value_bytes];
+    // The kernel keeps its place in the map here; for hash maps that is a number of four bytes.
+    let (mut position, mut next) = ([0_u64; 8], [0_u64; 8]);
+    let mut is_first = true;
+    for _ in 0..CALLS_MAX {
+        let mut attributes = BatchAttributes {
+            in_batch: if is_first { 0 } else { address(position.as_ptr()) },
+            out_batch: address(next.as_mut_ptr()),
+            keys: address(keys.as_mut_ptr()),
+            values: address(values.as_mut_ptr()),
+            count: ENTRIES_PER_CALL,
+            map: number(map.as_raw_fd()),
+            element_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: all four buffers live until the call is over; the kernel writes no more than
+        // `count` keys and values, for which there is room.
+        let result = unsafe { bpf(MAP_LOOKUP_BATCH, &mut attributes) };
+        let is_last = match &result {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(_) => return result.map(drop),
+        };
+        let count = usize::try_from(attributes.count).unwrap_or(0).min(room);
+        show(Entries {
+            keys: keys[..count * key_bytes].chunks_exact(key_bytes),
+            values: values[..count * value_bytes].chunks_exact(value_bytes),
+        });
+        if is_last {
+            return Ok(());
+        }
+        (position, is_first) = (next, false);
+    }
+    Ok(())
+}

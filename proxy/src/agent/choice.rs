@@ -1,0 +1,136 @@
+//! Which backend it is going to be.
+
+use switchyard_cluster::object::IpFamily;
+
+use super::facts::Facts;
+use super::host;
+use super::start::StartError;
+use crate::backend::Backend;
+use crate::backend::ebpf::{self, Ebpf, Missing, Paths};
+use crate::backend::iptables::{Rules, Tool};
+use crate::settings::{EbpfSettings, ProxyMode, Settings};
+
+/// Why nftables is passed over.
+const NO_NFTABLES: &str = "not built yet";
+
+/// A backend that can be had, as far as can be told without touching anything.
+#[derive(Debug)]
+pub(super) enum Choice {
+    Iptables(Vec<Tool>),
+    Ebpf(Paths),
+}
+
+/// Finds out what the machine has of what the operator wants.
+pub(super) fn choose(settings: &Settings) -> Result<Choice, StartError> {
+    let ebpf = || find_ebpf(&settings.ebpf).map_err(|missing| in_words(&missing));
+    match settings.proxy_mode {
+        ProxyMode::Iptables => host::find_tools().map(Choice::Iptables),
+        ProxyMode::Ebpf => ebpf().map(Choice::Ebpf).map_err(StartError::NoEbpf),
+        ProxyMode::Auto => match ebpf() {
+            Ok(paths) => Ok(Choice::Ebpf(paths)),
+            Err(why) => fall_back(why).map(Choice::Iptables),
+        },
+    }
+}
+
+/// Gets the backend ready, and says what was chosen where there was a choice. Sets the
+/// families it works in.
+pub(super) fn open(choice: Choice, facts: &mut Facts) -> Result<Backend, StartError> {
+    let is_free = facts.settings.proxy_mode == ProxyMode::Auto;
+    let paths = match choice {
+        Choice::Iptables(tools) => return Ok(rules(tools, facts)),
+        Choice::Ebpf(paths) => paths,
+    };
+    facts.families = host::families();
+    match Ebpf::open(paths, facts.ebpf()) {
+        Ok(ebpf) => {
+            if is_free {
+                tracing::info!(mode = "ebpf", "chose the proxy mode: all it needs is there");
+            }
+            Ok(Backend::Ebpf(Box::new(ebpf)))
+        }
+        Err(error) if is_free => Ok(rules(fall_back(error.to_string())?, facts)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn rules(tools: Vec<Tool>, facts: &mut Facts) -> Backend {
+    facts.families = tools.iter().map(|tool| tool.family).collect();
+    let rules = tools
+        .into_iter()
+        .map(|tool| Rules::new(facts.iptables(tool.family), tool));
+    Backend::Iptables(rules.collect())
+}
+
+/// iptables, in `auto` where eBPF can't be had.
+fn fall_back(not_ebpf: String) -> Result<Vec<Tool>, StartError> {
+    match host::find_tools() {
+        Ok(tools) => {
+            tracing::info!(
+                mode = "iptables", %not_ebpf, not_nftables = NO_NFTABLES,
+                "chose the proxy mode"
+            );
+            Ok(tools)
+        }
+        Err(error) => Err(StartError::NoMode {
+            ebpf: not_ebpf,
+            nftables: NO_NFTABLES,
+            iptables: Box::new(error),
+        }),
+    }
+}
+
+fn find_ebpf(settings: &EbpfSettings) -> Result<Paths, Vec<Missing>> {
+    let cgroup_root = settings.cgroup_root.clone().or_else(host::cgroup2_mount);
+    let Some(cgroup_root) = cgroup_root else {
+        return Err(vec![Missing {
+            feature: "cgroup2 file system",
+            needs: "one mounted, or --cgroup-root".to_owned(),
+            said: "/proc/mounts has none".to_owned(),
+        }]);
+    };
+    let paths = Paths {
+        cgroup_root,
+        bpf_root: settings.bpf_root.clone(),
+    };
+    ebpf::probe(&paths).map(|features| {
+        tracing::debug!(?features, "the machine has what ebpf mode needs");
+        paths
+    })
+}
+
+fn in_words(missing: &[Missing]) -> String {
+    let each: Vec<String> = missing.iter().map(Missing::to_string).collect();
+    each.join("; ")
+}
+
+/// The names of families, for a line of the log.
+pub(super) fn names(families: &[IpFamily]) -> String {
+    let names: Vec<&str> = families.iter().map(|family| family.as_str()).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_missing_is_named() {
+        let missing = |feature, needs: &str| Missing {
+            feature,
+            needs: needs.to_owned(),
+            said: "Invalid argument".to_owned(),
+        };
+        let both = [
+            missing("cgroup socket programs", "Linux 5.8"),
+            missing("tcx or clsact", "CONFIG_NET_CLS_ACT"),
+        ];
+        assert_eq!(
+            StartError::NoEbpf(in_words(&both)).to_string(),
+            "--proxy-mode=ebpf needs what this machine lacks: \
+             no cgroup socket programs (needs Linux 5.8; the system said: Invalid argument); \
+             no tcx or clsact (needs CONFIG_NET_CLS_ACT; the system said: Invalid argument): \
+             use --proxy-mode=iptables, or auto, which takes what works"
+        );
+    }
+}

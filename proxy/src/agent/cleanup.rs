@@ -1,0 +1,24 @@
+//! `--cleanup`.
+
+use std::path::Path;
+
+use super::host;
+use super::leftovers::remove_rules;
+use super::start::StartError;
+use crate::backend::ebpf;
+use crate::backend::iptables::ToolError;
+
+/// Removes everything of ours, of every mode and in both families.
+///
+/// # Errors
+/// The first one; what can be removed is, all the same.
+pub fn cleanup(bpf_root: &Path) -> Result<(), StartError> {
+    host::check_privileges()?;
+    let programs = ebpf::cleanup(bpf_root);
+    let rules = remove_rules()?;
+    let programs = programs?;
+    if rules.is_none() && !programs {
+        return Err(ToolError::Missing("iptables".to_owned()).into());
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchyard_cluster::object::IpFamily;
+
+use crate::addresses::LocalAddresses;
+use crate::devices::Devices;
+use crate::plan::NodeContext;
+
+/// What maps and programs depend on besides the plans.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// This node.
+    pub node: NodeContext,
+    /// The IP families it has, IPv4 first.
+    pub families: Vec<IpFamily>,
+    /// The addresses of its interfaces.
+    pub local_addresses: Arc<LocalAddresses>,
+    /// The devices that programs attach to.
+    pub devices: Arc<Devices>,
+    /// How long a flow may be idle.
+    pub conntrack: ConntrackTimeouts,
+    /// Sockets of pods are left alone; their traffic is translated at their devices.
+    pub host_namespace_only: bool,
+}
+
+/// How long a flow may be idle before it is forgotten; zero is the backend's own default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConntrackTimeouts {
+    /// TCP, established.
+    pub tcp_established: Duration,
+    /// TCP, one end closed.
+    pub tcp_close_wait: Duration,
+    /// UDP, one direction seen.
+    pub udp: Duration,
+    /// UDP, both directions seen.
+    pub udp_stream: Duration,
+}
+
+/// Where things are in the file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// The cgroup2 directory that socket programs attach to.
+    pub cgroup_root: PathBuf,
+    /// The directory, on a bpf file system, that maps and links are pinned in.
+    pub bpf_root: PathBuf,
+}

@@ -1,0 +1,175 @@
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use switchyard_cluster::object::IpFamily;
+
+use super::{DetectLocal, Flags, ProxyMode, SettingError};
+use crate::plan::NodePortAddresses;
+
+/// Gathers what is wrong.
+#[derive(Default)]
+pub(super) struct Check {
+    pub(super) errors: Vec<SettingError>,
+}
+
+impl Check {
+    pub(super) fn wrong(&mut self, flag: &'static str, value: &str, expected: &'static str) {
+        self.errors.push(SettingError {
+            flag,
+            value: value.to_owned(),
+            expected,
+        });
+    }
+
+    /// The mode asked for.
+    pub(super) fn proxy_mode(&mut self, text: &str) -> ProxyMode {
+        ProxyMode::of(text).unwrap_or_else(|| {
+            self.wrong(
+                "--proxy-mode",
+                text,
+                "iptables, ebpf or auto, all that this version has",
+            );
+            ProxyMode::Iptables
+        })
+    }
+
+    /// A directory, from the root on: the agent's own working directory says nothing.
+    pub(super) fn absolute(&mut self, flag: &'static str, path: &Path) -> PathBuf {
+        if !path.is_absolute() {
+            self.wrong(flag, &path.display().to_string(), "an absolute path");
+        }
+        path.to_owned()
+    }
+
+    pub(super) fn node_name(&mut self, given: Option<&str>, host_name: &str) -> String {
+        let name = given.unwrap_or(host_name).trim().to_lowercase();
+        if name.is_empty() {
+            self.wrong("--hostname-override", &name, "the name of this node");
+        }
+        name
+    }
+
+    fn networks(&mut self, flag: &'static str, text: &str) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for part in text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+        {
+            match part.parse() {
+                Ok(network) => networks.push(network),
+                Err(_) => {
+                    self.wrong(
+                        flag,
+                        part,
+                        "a network such as 10.244.0.0/16 or fd00:244::/32",
+                    );
+                }
+            }
+        }
+        networks
+    }
+
+    pub(super) fn detect_local(&mut self, flags: &Flags) -> DetectLocal {
+        let networks = self.networks("--cluster-cidr", &flags.cluster_cidr);
+        for family in IpFamily::BOTH {
+            let of_family = |network: &&IpNet| IpFamily::of_net(**network) == family;
+            if networks.iter().filter(of_family).count() > 1 {
+                self.wrong(
+                    "--cluster-cidr",
+                    &flags.cluster_cidr,
+                    "one network an IP family",
+                );
+            }
+        }
+        match flags.detect_local_mode.as_str() {
+            "NodeCIDR" => DetectLocal::NodeCidr,
+            "BridgeInterface" => {
+                let name = &flags.pod_bridge_interface;
+                self.interface("--pod-bridge-interface", name);
+                DetectLocal::BridgeInterface(name.clone())
+            }
+            "InterfaceNamePrefix" => {
+                let prefix = &flags.pod_interface_name_prefix;
+                self.interface("--pod-interface-name-prefix", prefix);
+                DetectLocal::InterfaceNamePrefix(prefix.clone())
+            }
+            mode => {
+                if !matches!(mode, "" | "ClusterCIDR") {
+                    self.wrong(
+                        "--detect-local-mode",
+                        mode,
+                        "ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix",
+                    );
+                }
+                DetectLocal::ClusterCidr(networks)
+            }
+        }
+    }
+
+    /// Linux takes at most 15 bytes without blanks and slashes (IFNAMSIZ).
+    fn interface(&mut self, flag: &'static str, name: &str) {
+        let bad = |c: char| c.is_whitespace() || c == '/' || c == '"' || c == '+';
+        if name.is_empty() || name.len() > 15 || name.contains(bad) {
+            self.wrong(flag, name, "an interface name of 1 to 15 letters");
+        }
+    }
+
+    pub(super) fn node_port_addresses(&mut self, text: &str) -> NodePortAddresses {
+        if text.trim() == "primary" {
+            return NodePortAddresses::Primary;
+        }
+        let networks = self.networks("--nodeport-addresses", text);
+        let everything = IpFamily::BOTH
+            .iter()
+            .all(|family| NodePortAddresses::Cidrs(networks.clone()).is_all(*family));
+        if everything {
+            NodePortAddresses::All
+        } else {
+            NodePortAddresses::Cidrs(networks)
+        }
+    }
+
+    pub(super) fn sync_period(&mut self, flags: &Flags) -> Duration {
+        let (period, least) = (flags.iptables_sync_period, flags.iptables_min_sync_period);
+        if period.is_zero() {
+            self.wrong("--iptables-sync-period", "0s", "more than 0");
+        }
+        if least.is_some_and(|least| least > period) {
+            self.wrong(
+                "--iptables-min-sync-period",
+                &format!("{least:?}"),
+                "no more than --iptables-sync-period",
+            );
+        }
+        period
+    }
+
+    /// `IP:PORT`, `[IP]:PORT`, or an IP alone with the default port; empty is nowhere.
+    pub(super) fn listen(
+        &mut self,
+        flag: &'static str,
+        text: &str,
+        port: u16,
+    ) -> Option<SocketAddr> {
+        if text.is_empty() {
+            return None;
+        }
+        let alone = |text: &str| {
+            text.parse()
+                .ok()
+                .map(|ip: IpAddr| SocketAddr::new(ip, port))
+        };
+        let address = text.parse().ok().or_else(|| alone(text));
+        if address.is_none() {
+            self.wrong(
+                flag,
+                text,
+                "an address and port such as 0.0.0.0:10256, or nothing",
+            );
+        }
+        address
+    }
+}

@@ -1,0 +1,23 @@
+/// How the operator wants the kernel programmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyMode {
+    /// By iptables.
+    Iptables,
+    /// By eBPF, and by nothing else.
+    Ebpf,
+    /// By eBPF where the machine has all that it takes, else by iptables.
+    Auto,
+}
+
+impl ProxyMode {
+    /// From its name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        match name {
+            "iptables" => Some(Self::Iptables),
+            "ebpf" => Some(Self::Ebpf),
+            "auto" => Some(Self::Auto),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The backends a case can run on.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::testbed::{IptablesTool, ProxyOptions, Testbed};
+
+/// A backend: how the proxy is started to use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backend {
+    /// For reports.
+    pub name: &'static str,
+    /// `--proxy-mode`.
+    pub mode: &'static str,
+    /// The iptables tool in its `PATH`; none: there is no program at all in its `PATH`.
+    pub tool: Option<IptablesTool>,
+}
+
+impl Backend {
+    /// Rules in the kernel's nf_tables, written by iptables.
+    pub const IPTABLES_NFT: Self = Self {
+        name: "iptables over iptables-nft",
+        mode: "iptables",
+        tool: Some(IptablesTool::Nft),
+    };
+    /// Rules in the kernel's x_tables.
+    pub const IPTABLES_LEGACY: Self = Self {
+        name: "iptables over iptables-legacy",
+        mode: "iptables",
+        tool: Some(IptablesTool::Legacy),
+    };
+    /// Programs at the sockets of node1 and its pods, and at node1's devices.
+    pub const EBPF: Self = Self {
+        name: "ebpf",
+        mode: "ebpf",
+        tool: None,
+    };
+
+    /// The backend that uses this tool.
+    pub fn of_tool(tool: IptablesTool) -> Self {
+        match tool {
+            IptablesTool::Nft => Self::IPTABLES_NFT,
+            IptablesTool::Legacy => Self::IPTABLES_LEGACY,
+        }
+    }
+
+    /// Whether the sockets of node1 and its pods are translated, in place of their packets.
+    pub fn is_at_the_socket(self) -> bool {
+        self == Self::EBPF
+    }
+
+    /// The usual proxy of node1 with this backend.
+    ///
+    /// # Errors
+    /// There is no binary, or the machine lacks something the backend needs.
+    pub fn options(self, bed: &Testbed, manifests: &Path) -> Result<ProxyOptions> {
+        let mut options = ProxyOptions::new(bed, manifests, self.mode)?;
+        options.tool = self.tool;
+        if self.tool.is_none() {
+            let nothing = bed.work_dir().join("no-programs");
+            std::fs::create_dir_all(&nothing)?;
+            options.path = Some(nothing);
+        }
+        Ok(options)
+    }
+}

@@ -1,0 +1,267 @@
+//! What a backend may do otherwise than a case says, by design: data with a reason for each.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::backend::Backend;
+use super::expect::Expect;
+use super::format::{PacketSpec, parsed_list};
+use super::service::{IngressSpec, ServiceSpec};
+use crate::testbed::{Outcome, Place, Protocol};
+
+const EBPF: &str = include_str!("../../cases/differences-ebpf.yaml");
+
+/// The differences of one backend.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Differences {
+    differences: Vec<Difference>,
+}
+
+/// One difference: the packets it is about, and what they may meet instead.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Difference {
+    /// A name for reports.
+    name: String,
+    /// Why the design has it.
+    why: String,
+    /// All that is given must hold for the packet.
+    when: When,
+    /// And nothing of this.
+    #[serde(default)]
+    unless: Unless,
+    allows: Allowed,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct When {
+    #[serde(deserialize_with = "parsed_list")]
+    from: Vec<Place>,
+    proto: Option<ProtocolWord>,
+    /// `masq: y` is expected.
+    #[serde(default)]
+    masqueraded: bool,
+    /// `expect: drop`.
+    #[serde(default)]
+    dropped: bool,
+    /// It belongs to a `flow`.
+    #[serde(default)]
+    flow: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ProtocolWord {
+    Tcp,
+    Udp,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Unless {
+    /// One of these flags is given to the proxy.
+    flags: Vec<String>,
+    /// It goes from a pod to a LoadBalancer address whose Service has source ranges.
+    pod_to_ranges: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Allowed {
+    /// Whose address the endpoint sees is not judged.
+    AnySource,
+    /// "Operation not permitted" is as good as no answer.
+    Denied,
+    /// The socket may be destroyed; the client makes a new one and goes on.
+    NewSocket,
+}
+
+/// What one packet may meet beyond its expectation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leeway {
+    /// Whose address the endpoint sees is not judged.
+    pub any_source: bool,
+    /// "Operation not permitted" is as good as no answer.
+    pub denied_is_dropped: bool,
+    /// A flow may go on from another socket when its own is destroyed.
+    pub new_socket: bool,
+}
+
+impl Leeway {
+    /// The outcome as it is judged.
+    pub fn taken(self, outcome: Outcome) -> Outcome {
+        if self.denied_is_dropped && outcome == Outcome::Denied {
+            Outcome::TimedOut
+        } else {
+            outcome
+        }
+    }
+}
+
+/// What is known beside the packet itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Situation<'a> {
+    pub(super) flags: &'a [String],
+    pub(super) services: &'a BTreeMap<String, ServiceSpec>,
+}
+
+impl Differences {
+    /// The differences a backend is allowed; the iptables backends have none.
+    ///
+    /// # Errors
+    /// The file does not follow its notation, or a difference has no name or no reason.
+    pub fn of(backend: Backend) -> Result<Self> {
+        if !backend.is_at_the_socket() {
+            return Ok(Self::default());
+        }
+        let all: Self = serde_saphyr::from_str(EBPF).context("differences-ebpf.yaml")?;
+        for difference in &all.differences {
+            if difference.name.is_empty() || difference.why.is_empty() {
+                bail!(
+                    "differences-ebpf.yaml: `{}`: a difference has a name and a reason",
+                    difference.name
+                );
+            }
+        }
+        Ok(all)
+    }
+
+    pub(super) fn leeway(&self, packet: &PacketSpec, situation: Situation<'_>) -> Leeway {
+        let mut leeway = Leeway::default();
+        for difference in &self.differences {
+            if !difference.when.holds(packet) || difference.unless.holds(packet, situation) {
+                continue;
+            }
+            match difference.allows {
+                Allowed::AnySource => leeway.any_source = true,
+                Allowed::Denied => leeway.denied_is_dropped = true,
+                Allowed::NewSocket => leeway.new_socket = true,
+            }
+        }
+        leeway
+    }
+}
+
+impl When {
+    fn holds(&self, packet: &PacketSpec) -> bool {
+        let protocol = match packet.proto {
+            Protocol::Tcp => ProtocolWord::Tcp,
+            Protocol::Udp => ProtocolWord::Udp,
+        };
+        self.from.contains(&packet.from)
+            && self.proto.is_none_or(|wanted| wanted == protocol)
+            && (!self.masqueraded || packet.masq == Some(true))
+            && (!self.dropped || packet.expect == Expect::Drop)
+            && (!self.flow || packet.flow.is_some())
+    }
+}
+
+impl Unless {
+    fn holds(&self, packet: &PacketSpec, situation: Situation<'_>) -> bool {
+        let by_flag = self.flags.iter().any(|flag| situation.flags.contains(flag));
+        let pod = packet.from.lives_on_node1() && packet.from != Place::Node1;
+        by_flag
+            || self.pod_to_ranges
+                && pod
+                && situation
+                    .services
+                    .values()
+                    .any(|service| has_ranges_for(service, packet.to))
+    }
+}
+
+/// Whether `to` is a LoadBalancer address of the Service, and its source ranges keep anybody out.
+fn has_ranges_for(service: &ServiceSpec, to: SocketAddr) -> bool {
+    let own = service.load_balancer.iter().any(|point| match point {
+        IngressSpec::Address(ip) => *ip == to.ip(),
+        IngressSpec::Full { ip, .. } => *ip == Some(to.ip()),
+    });
+    let all = |range: &String| range.trim().ends_with("/0");
+    own && service.ports.iter().any(|port| port.port == to.port())
+        && !service.source_ranges.is_empty()
+        && !service.source_ranges.iter().any(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(text: &str) -> PacketSpec {
+        serde_saphyr::from_str(text).unwrap()
+    }
+
+    fn leeway(packet: &PacketSpec, flags: &[String]) -> Leeway {
+        let ranged: ServiceSpec = serde_saphyr::from_str(
+            "{ports: [\"80->8080\"], loadBalancer: [203.0.113.71], sourceRanges: [\"192.168.100.0/24\"]}",
+        )
+        .unwrap();
+        let services = BTreeMap::from([("svc1".to_owned(), ranged)]);
+        let situation = Situation {
+            flags,
+            services: &services,
+        };
+        Differences::of(Backend::EBPF)
+            .unwrap()
+            .leeway(packet, situation)
+    }
+
+    #[test]
+    fn only_ebpf_has_differences() {
+        assert!(
+            !Differences::of(Backend::EBPF)
+                .unwrap()
+                .differences
+                .is_empty()
+        );
+        let nft = Differences::of(Backend::IPTABLES_NFT).unwrap();
+        assert!(nft.differences.is_empty());
+    }
+
+    #[test]
+    fn sources_are_not_judged_where_the_socket_is_translated() {
+        let hairpin = packet("{from: pod11, to: \"10.96.1.1:80\", expect: [10.244.1.11], masq: y}");
+        assert!(leeway(&hairpin, &[]).any_source);
+        assert!(!leeway(&hairpin, &["--masquerade-all".to_owned()]).any_source);
+        let outside =
+            packet("{from: client, to: \"10.96.1.1:80\", expect: [10.244.1.11], masq: y}");
+        assert_eq!(leeway(&outside, &[]), Leeway::default());
+        let kept = packet("{from: pod12, to: \"10.96.1.1:80\", expect: [10.244.1.11], masq: n}");
+        assert_eq!(leeway(&kept, &[]), Leeway::default());
+    }
+
+    #[test]
+    fn what_is_left_to_the_device_is_judged() {
+        let pod = packet("{from: pod12, to: \"203.0.113.71:80\", expect: [10.244.1.11], masq: y}");
+        assert!(!leeway(&pod, &[]).any_source);
+        let node = packet("{from: node1, to: \"203.0.113.71:80\", expect: [10.244.1.11], masq: y}");
+        assert!(leeway(&node, &[]).any_source);
+        let port = packet("{from: pod12, to: \"203.0.113.71:81\", expect: [10.244.1.11], masq: y}");
+        assert!(leeway(&port, &[]).any_source);
+    }
+
+    #[test]
+    fn only_what_must_be_dropped_may_be_denied() {
+        let dropped = packet("{from: pod12, to: \"10.96.1.1:80\", expect: drop}");
+        let leeway_of_drop = leeway(&dropped, &[]);
+        assert_eq!(leeway_of_drop.taken(Outcome::Denied), Outcome::TimedOut);
+        let refused = packet("{from: pod12, to: \"10.96.1.1:80\", expect: reject}");
+        assert_eq!(
+            leeway(&refused, &[]).taken(Outcome::Denied),
+            Outcome::Denied
+        );
+    }
+
+    #[test]
+    fn only_flows_of_udp_may_change_their_socket() {
+        let flow =
+            packet("{from: pod12, flow: f, proto: udp, to: \"10.96.1.1:53\", expect: reject}");
+        assert!(leeway(&flow, &[]).new_socket);
+        let tcp = packet("{from: pod12, flow: f, to: \"10.96.1.1:53\", expect: [10.244.1.11]}");
+        assert!(!leeway(&tcp, &[]).new_socket);
+    }
+}
