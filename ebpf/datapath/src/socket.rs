@@ -140,20 +140,18 @@ fn send_to_one(
         }));
     }
     if let Some(record) = socket.record() {
-        if !call.is_send {
-            // A connected socket has one peer: an older VIP with the same endpoint is not it.
-            forget_all(record);
+        let entry = SocketEntry {
+            vip: call.address,
+            endpoint: endpoint.address,
+            vip_port: call.port,
+            endpoint_port: endpoint.port,
+            service: index,
+        };
+        if call.is_send {
+            note(record, entry);
+        } else {
+            note_only(record, entry);
         }
-        note(
-            record,
-            SocketEntry {
-                vip: call.address,
-                endpoint: endpoint.address,
-                vip_port: call.port,
-                endpoint_port: endpoint.port,
-                service: index,
-            },
-        );
     }
     Outcome::To(endpoint)
 }
@@ -263,11 +261,16 @@ fn refuse(maps: &impl Maps, call: &Call, service: u32, refused: Refused) -> Outc
     if told { Outcome::Refuse } else { Outcome::Deny }
 }
 
+/// Remembers the destination of a socket that connects. It has one peer: an older VIP with the
+/// same endpoint is not it.
 #[inline(always)]
-fn forget_all(record: &mut SocketRecord) {
-    for entry in &mut record.entries {
-        entry.service = 0;
+fn note_only(record: &mut SocketRecord, entry: SocketEntry) {
+    for old in &mut record.entries {
+        old.service = 0;
     }
+    let [first, ..] = &mut record.entries;
+    *first = entry;
+    record.next = 1;
 }
 
 /// Remembers a destination: over an older one for the same VIP, else over the oldest.

@@ -235,9 +235,7 @@ impl Table {
         match verdict {
             Verdict::Pass => true,
             Verdict::Drop => false,
-            Verdict::Rewrite { address, port } => {
-                rewrite(packet, &work.parsed, hook, &address, port)
-            }
+            Verdict::Rewrite => rewrite(packet, &work.parsed, hook, &work.to.address, work.to.port),
         }
     }
 }

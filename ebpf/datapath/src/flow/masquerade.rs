@@ -1,6 +1,6 @@
 //! The node's address and a port of ours in place of the client's.
 
-use super::{Place, Verdict, Work, drop};
+use super::{Place, Verdict, Work, drop, rewrite};
 use crate::layout::{
     Address, FlowKey, FlowValue, Hook, PortRange, Reason, SCTP, SettingsPorts, flow_flags,
 };
@@ -27,6 +27,8 @@ pub(super) fn masquerade(
         parsed,
         other,
         value,
+        noted,
+        to,
         ..
     } = work;
     let (service, id) = flow.owner();
@@ -34,7 +36,7 @@ pub(super) fn masquerade(
     let ports = match settings_ports(maps) {
         Some(ports) if address != Address::ANY => ports,
         // Unmasked, the client would get its answers past us.
-        _ => return drop(maps, parsed, service, Reason::NoMasqueradePort),
+        _ => return drop(noted, service, Reason::NoMasqueradePort),
     };
     *value = FlowValue {
         address: parsed.source,
@@ -61,13 +63,10 @@ pub(super) fn masquerade(
         other.destination_port = port.to_be();
         if maps.insert_flow(other, value, Insert::New) {
             flow.settle(address, port.to_be(), flow.flags() & !flow_flags::PENDING);
-            return Verdict::Rewrite {
-                address,
-                port: port.to_be(),
-            };
+            return rewrite(to, &address, port.to_be());
         }
     }
-    drop(maps, parsed, service, Reason::NoMasqueradePort)
+    drop(noted, service, Reason::NoMasqueradePort)
 }
 
 /// The node's address for packets that go by a device, in the packet's family;

@@ -1,7 +1,7 @@
 //! New flows: which Service, which endpoint, and the entries that remember it.
 
 use super::masquerade::own_address;
-use super::{Place, Verdict, Work, drop, is_offered, note};
+use super::{Place, Verdict, Work, drop, is_offered, note, rewrite};
 use crate::layout::{
     Address, AffinityKey, FlowKey, Frontend, Hook, Kind, RangeKey, Reason, SCTP, Settings,
     address_flags, device_flags, flow_flags, header_flags, settings_flags,
@@ -41,12 +41,12 @@ pub(super) fn open(maps: &impl Maps, work: &mut Work, flags: u32, place: &Place)
     };
     let kind = Kind::from_number(frontend.kind);
     if !may_enter(maps, &work.parsed, &service, kind) {
-        return drop(maps, &work.parsed, frontend.service, Reason::SourceRange);
+        return drop(&mut work.noted, frontend.service, Reason::SourceRange);
     }
     match choose(&service, kind, &client) {
         Ok(choice) => send(maps, work, &service, &choice, frontend, sender, place),
         Err(Refused::Reject(reason)) => refuse(maps, work, frontend.service, reason, place),
-        Err(Refused::Drop(reason)) => drop(maps, &work.parsed, frontend.service, reason),
+        Err(Refused::Drop(reason)) => drop(&mut work.noted, frontend.service, reason),
     }
 }
 
@@ -98,7 +98,7 @@ fn refuse(
     let is_answered = parsed.protocol != SCTP && !parsed.is_rst();
     let address = own_address(maps, parsed, place);
     if address == Address::ANY || !is_answered {
-        return drop(maps, parsed, service, reason);
+        return drop(&mut work.noted, service, reason);
     }
     let nobody = NewFlow {
         address,
@@ -108,10 +108,10 @@ fn refuse(
         flags: flow_flags::REFUSED,
     };
     if !matches!(nobody.insert(maps, work), Inserted::Yes) {
-        return drop(maps, &work.parsed, service, reason);
+        return drop(&mut work.noted, service, reason);
     }
-    note(maps, &work.parsed, service, reason, true);
-    Verdict::Rewrite { address, port: 0 }
+    note(&mut work.noted, service, reason, true);
+    rewrite(&mut work.to, &address, 0)
 }
 
 /// Whether a client is within the Service's source ranges. A node that connects to a
@@ -153,7 +153,7 @@ fn send(
             return Verdict::Pass;
         };
         if work.parsed.protocol == SCTP && endpoint.port != work.parsed.destination_port {
-            return drop(maps, &work.parsed, frontend.service, Reason::NotRewritable);
+            return drop(&mut work.noted, frontend.service, Reason::NotRewritable);
         }
         let flow = NewFlow {
             address: endpoint.address,
@@ -165,20 +165,17 @@ fn send(
         match flow.insert(maps, work) {
             Inserted::Yes => {
                 maps.count_connection(frontend.service, &endpoint, place.bytes);
-                return Verdict::Rewrite {
-                    address: endpoint.address,
-                    port: endpoint.port,
-                };
+                return rewrite(&mut work.to, &endpoint.address, endpoint.port);
             }
             Inserted::Collides => {
                 chosen = pick(maps, service, choice, maps.random(), false);
             }
             Inserted::Full => {
-                return drop(maps, &work.parsed, frontend.service, Reason::FlowTableFull);
+                return drop(&mut work.noted, frontend.service, Reason::FlowTableFull);
             }
         }
     }
-    drop(maps, &work.parsed, frontend.service, Reason::Collision)
+    drop(&mut work.noted, frontend.service, Reason::Collision)
 }
 
 /// What every node sees of a packet; for clients with affinity without their port, so that all
