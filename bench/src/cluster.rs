@@ -12,7 +12,7 @@ use switchyard_tests::testbed::{Family, Place};
 /// Services and slices in one file of manifests.
 const OBJECTS_PER_FILE: usize = 250;
 /// The first ClusterIP; the testbed routes 10.96.0.0/16 to node1.
-const FIRST_CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 16, 0);
+pub(crate) const FIRST_CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 16, 0);
 /// The first address of endpoints nobody asks.
 const FIRST_ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 244, 128, 0);
 /// As many addresses as there are from either on within their network.
@@ -20,7 +20,7 @@ const MAX_SERVICES: usize = 60_000;
 const MAX_ENDPOINTS: usize = 32_000;
 
 /// The namespace of all Services.
-const NAMESPACE: &str = "bench";
+pub(crate) const NAMESPACE: &str = "bench";
 /// The Service whose endpoint changes.
 const PROBE: &str = "probe";
 /// Where an API server has the slice that changes.
@@ -96,12 +96,8 @@ pub fn objects(size: Size, side: Side) -> Result<Vec<Value>> {
     if endpoints < services {
         bail!("every Service needs an endpoint: at least {services}");
     }
-    let mut all = vec![
-        node("node1", "192.168.100.11", "10.244.1.0/24"),
-        node("node2", "192.168.100.12", "10.244.2.0/24"),
-        service(PROBE, FIRST_CLUSTER_IP),
-        probe_slice(side),
-    ];
+    let mut all = Vec::from(nodes());
+    all.extend([probe_service(), probe_slice(side)]);
     let (mut left, mut next) = (endpoints - 1, FIRST_ENDPOINT);
     for number in 1..services {
         // As even as it goes, the larger ones last.
@@ -118,6 +114,19 @@ pub fn objects(size: Size, side: Side) -> Result<Vec<Value>> {
     Ok(all)
 }
 
+/// The testbed's two nodes.
+pub(crate) fn nodes() -> [Value; 2] {
+    [
+        node("node1", "192.168.100.11", "10.244.1.0/24"),
+        node("node2", "192.168.100.12", "10.244.2.0/24"),
+    ]
+}
+
+/// The Service that is probed, without its slice.
+pub(crate) fn probe_service() -> Value {
+    service(PROBE, FIRST_CLUSTER_IP)
+}
+
 /// The slice of the probed Service.
 #[must_use]
 pub fn probe_slice(side: Side) -> Value {
@@ -130,16 +139,19 @@ pub fn probe_slice(side: Side) -> Value {
 /// # Errors
 /// A file that can't be written; see also [`objects`].
 pub fn write_manifests(dir: &Path, size: Size, side: Side) -> Result<()> {
-    fs::create_dir_all(dir)?;
     let probe = probe_slice(side);
-    let all: Vec<Value> = objects(size, side)?
-        .into_iter()
-        .filter(|object| *object != probe)
-        .collect();
-    for (number, chunk) in all.chunks(OBJECTS_PER_FILE).enumerate() {
+    let mut all = objects(size, side)?;
+    all.retain(|object| *object != probe);
+    write_objects(dir, &all, side)
+}
+
+/// Lays objects down as manifests, and the slice of the probed Service in a file of its own.
+pub(crate) fn write_objects(dir: &Path, objects: &[Value], side: Side) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    for (number, chunk) in objects.chunks(OBJECTS_PER_FILE).enumerate() {
         write_documents(&dir.join(format!("objects-{number:04}.yaml")), chunk)?;
     }
-    write_documents(&dir.join(PROBE_FILE), &[probe])
+    write_documents(&dir.join(PROBE_FILE), &[probe_slice(side)])
 }
 
 /// Gives the probed Service its other endpoint, by an atomic rename.
@@ -160,7 +172,7 @@ fn write_documents(path: &Path, objects: &[Value]) -> Result<()> {
     fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-fn plus(address: Ipv4Addr, offset: usize) -> Result<Ipv4Addr> {
+pub(crate) fn plus(address: Ipv4Addr, offset: usize) -> Result<Ipv4Addr> {
     let sum = u32::from(address).checked_add(u32::try_from(offset)?);
     Ok(sum.context("past the last IPv4 address")?.into())
 }

@@ -1,13 +1,17 @@
 //! Measurements, made side by side with the reference where its binary is given.
 //!
-//! [`proxy::compare`] measures the service proxy: a generated cluster ([`cluster`]) is fed to
+//! [`proxy::measure`] measures the service proxy: a generated cluster ([`cluster`]) is fed to
 //! each subject in network namespaces of its own, and what counts is measured from outside:
 //! when new connections reach the new endpoint, and what the kernel says of CPU and memory.
+//!
+//! [`path::run`] measures what the kernel does with packets on their way to a Service, as the
+//! proxy's modes have programmed it, beside the same way without a Service.
 //!
 //! [`dns::run`] measures the DNS server over loopback, beside servers of Debian's.
 
 pub mod cluster;
 pub mod dns;
+pub mod path;
 mod process;
 pub mod proxy;
 mod report;

@@ -27,7 +27,7 @@ const AFTER_CHANGES: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(10);
 /// Before that, and before the first change.
 const SETTLE: Duration = Duration::from_secs(5);
-const POLL_FIRST_SYNC: Duration = Duration::from_millis(20);
+pub(crate) const POLL_FIRST_SYNC: Duration = Duration::from_millis(20);
 /// The resolution of the time of a change.
 const POLL_CHANGE: Duration = Duration::from_millis(1);
 /// A connection to the probed Service that is not answered by then is tried again.
@@ -126,14 +126,8 @@ impl Changes {
         for number in 1..=CHANGES {
             std::thread::sleep(BEFORE_CHANGE);
             side = side.other();
-            let start = Instant::now();
-            source.change(bed, side)?;
-            let what = format!("change {number} of {CHANGES}");
-            wait_for(&what, CHANGE_LIMIT, POLL_CHANGE, || {
-                subject.check()?;
-                answers(bed, side)
-            })?;
-            let took = start.elapsed();
+            let took = time_change(bed, side, || source.change(bed, side), || subject.check())
+                .with_context(|| format!("change {number} of {CHANGES}"))?;
             total += took;
             worst = worst.max(took);
         }
@@ -147,8 +141,30 @@ impl Changes {
     }
 }
 
+/// Makes a change of the probed Service's endpoint, and measures the time until new connections
+/// follow it. Meanwhile `check` says whether there is a point in waiting.
+pub(crate) fn time_change(
+    bed: &Testbed,
+    side: Side,
+    change: impl FnOnce() -> Result<()>,
+    mut check: impl FnMut() -> Result<()>,
+) -> Result<Duration> {
+    let start = Instant::now();
+    change()?;
+    wait_for(
+        "new connections to follow",
+        CHANGE_LIMIT,
+        POLL_CHANGE,
+        || {
+            check()?;
+            answers(bed, side)
+        },
+    )?;
+    Ok(start.elapsed())
+}
+
 /// Whether a new connection to the probed Service reaches this side's endpoint.
-fn answers(bed: &Testbed, side: Side) -> Result<bool> {
+pub(crate) fn answers(bed: &Testbed, side: Side) -> Result<bool> {
     let probe = Probe::new(Place::Node1, Protocol::Tcp, probe_address()).timeout(PROBE_TIMEOUT);
     Ok(match bed.probe(&probe)? {
         Outcome::Answered(answer) => answer.place == side.place().name(),
@@ -156,7 +172,7 @@ fn answers(bed: &Testbed, side: Side) -> Result<bool> {
     })
 }
 
-fn rules(bed: &Testbed, launch: &Launch) -> Result<usize> {
+pub(crate) fn rules(bed: &Testbed, launch: &Launch) -> Result<usize> {
     let save = bed
         .work_dir()
         .join(launch.tool.name())

@@ -8,9 +8,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use switchyard_tests::testbed::{Place, Testbed, wait_for};
 
-use crate::cluster::{PROBE_PATH, Side, Size, change_manifest, probe_slice, write_manifests};
+use crate::cluster::{
+    PROBE_PATH, Side, Size, change_manifest, probe_slice, write_manifests, write_objects,
+};
 
 /// Where the stand-in API server listens, in node1's namespace.
 const SERVER: ([u8; 4], u16) = ([127, 0, 0, 1], 6443);
@@ -39,8 +42,15 @@ impl Manifests {
     /// # Errors
     /// It can't be written.
     pub fn write(bed: &Testbed, size: Size) -> Result<Self> {
-        let dir = bed.work_dir().join("manifests");
+        let dir = directory(bed);
         write_manifests(&dir, size, Side::Here)?;
+        Ok(Self(dir))
+    }
+
+    /// The same of objects that are given, and the probed Service's slice.
+    pub(crate) fn of(bed: &Testbed, objects: &[Value]) -> Result<Self> {
+        let dir = directory(bed);
+        write_objects(&dir, objects, Side::Here)?;
         Ok(Self(dir))
     }
 }
@@ -55,6 +65,10 @@ impl Source for Manifests {
     }
 }
 
+fn directory(bed: &Testbed) -> PathBuf {
+    bed.work_dir().join("manifests")
+}
+
 /// A stand-in API server in node1's namespace, by plain HTTP. Killed when dropped.
 pub struct ApiServer {
     child: Child,
@@ -67,8 +81,11 @@ impl ApiServer {
     /// # Errors
     /// It does not start.
     pub fn start(bed: &Testbed, program: &Path, size: Size) -> Result<Self> {
-        let manifests = bed.work_dir().join("manifests");
-        write_manifests(&manifests, size, Side::Here)?;
+        Self::serve(bed, program, &Manifests::write(bed, size)?)
+    }
+
+    /// Starts the program with what was laid down.
+    pub(crate) fn serve(bed: &Testbed, program: &Path, manifests: &Manifests) -> Result<Self> {
         let server = SocketAddr::from(SERVER);
         let kubeconfig = bed.work_dir().join("kubeconfig");
         fs::write(&kubeconfig, kubeconfig_of(server))?;
@@ -76,7 +93,7 @@ impl ApiServer {
         let mut command = Command::new(program);
         command
             .arg("--manifests")
-            .arg(&manifests)
+            .arg(&manifests.0)
             .args(["--listen", &server.to_string()])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

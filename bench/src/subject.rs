@@ -52,6 +52,15 @@ impl Launch {
             tool,
         }
     }
+
+    /// The same in another mode of the proxy, with the flags that mode needs.
+    #[must_use]
+    pub fn mode(mut self, mode: &str, flags: &[String]) -> Self {
+        self.flags.retain(|flag| !flag.starts_with("--proxy-mode="));
+        self.flags.push(format!("--proxy-mode={mode}"));
+        self.flags.extend_from_slice(flags);
+        self
+    }
 }
 
 /// A subject that runs on node1. Killed when dropped.
@@ -93,6 +102,11 @@ impl Subject {
         self.check()?;
         let metrics = bed.http_get(Place::Node1, SocketAddr::from(METRICS), "/metrics");
         Ok(metrics.is_ok_and(|answer| answer.body.contains(SYNCED)))
+    }
+
+    /// Whether its log says this already.
+    pub(crate) fn has_said(&self, words: &str) -> bool {
+        std::fs::read_to_string(&self.log).is_ok_and(|log| log.contains(words))
     }
 
     /// # Errors

@@ -21,7 +21,6 @@ fn every_case_on_iptables_legacy() -> Result<()> {
 
 /// Fails with what is missing where the kernel or the machine cannot run it.
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn every_case_on_ebpf() -> Result<()> {
     run_all(Backend::EBPF)
 }

@@ -590,7 +590,6 @@ fn generated_clusters_on_iptables_legacy() -> Result<()> {
 }
 
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn generated_clusters_on_ebpf() -> Result<()> {
     run(Backend::EBPF, 3)
 }

@@ -203,7 +203,6 @@ fn no_connection_fails_when_it_dies_over_legacy() -> Result<()> {
 }
 
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn no_connection_fails_when_it_dies_over_ebpf() -> Result<()> {
     die_under_traffic(Backend::EBPF)
 }

@@ -150,6 +150,30 @@ fn steady_traffic_notices_a_short_gap() -> Result<()> {
 }
 
 #[test]
+fn a_thread_of_its_own_is_in_the_place_and_its_cgroup() -> Result<()> {
+    let bed = Testbed::build()?;
+    let here = || -> std::io::Result<_> {
+        let namespace = std::fs::read_link("/proc/thread-self/ns/net")?;
+        Ok((
+            namespace,
+            std::fs::read_to_string("/proc/thread-self/cgroup")?,
+        ))
+    };
+    for place in [Place::Node1, Place::Pod11, Place::Client] {
+        let resident = bed.in_place(place, here)??;
+        assert_eq!(bed.spawn(place, here)?.join()??, resident, "{place}");
+    }
+    let node1 = bed.node1_cgroup().and_then(|path| path.file_name());
+    if let Some(name) = node1.and_then(|name| name.to_str()) {
+        assert!(bed.spawn(Place::Pod12, here)?.join()??.1.contains(name));
+        assert!(!bed.spawn(Place::Pod21, here)?.join()??.1.contains(name));
+    }
+    let panicked = bed.spawn(Place::Pod11, || panic!("on purpose"))?.join();
+    assert!(panicked.unwrap_err().to_string().contains("panicked"));
+    Ok(())
+}
+
+#[test]
 fn nothing_stays_after_a_panic() -> Result<()> {
     let (id, cgroup, pins) = std::thread::spawn(|| {
         let bed = Testbed::build()?;

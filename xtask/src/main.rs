@@ -5,6 +5,7 @@ mod demo;
 mod programs;
 mod setup;
 mod test;
+mod vm;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ enum Command {
     Test(test::Options),
     /// Make a cluster of network namespaces, run the proxy in it and send it real requests
     Demo(demo::Options),
+    /// Run a command as root on another kernel, in a guest without network and disk
+    Vm(vm::Options),
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
@@ -38,6 +41,8 @@ enum Command {
 enum Bench {
     /// The proxy with a large and a small cluster, beside kube-proxy where one is given
     Proxy(bench::proxy::Options),
+    /// What a connection and a request cost on each way to a Service, beside the same without one
+    Path(bench::path::Options),
     /// DNS: cluster names and cached names, beside servers of Debian's, and CoreDNS where given
     Dns(bench::dns::Options),
     /// Send each query back: the least a DNS server can cost (started by `bench dns`)
@@ -50,7 +55,10 @@ fn main() -> ExitCode {
         Command::Setup(options) => setup::run_with(&options),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
+        // Its exit status is the command's.
+        Command::Vm(options) => return vm::run(&options),
         Command::Bench(Bench::Proxy(options)) => bench::proxy::run(&options),
+        Command::Bench(Bench::Path(options)) => bench::path::run(&options),
         Command::Bench(Bench::Dns(options)) => bench::dns::run(&options),
         Command::Bench(Bench::Echo { address }) => switchyard_bench::dns::serve_echo(address),
     };

@@ -18,10 +18,16 @@ pub(crate) fn root() -> Result<PathBuf> {
 
 /// Whether a program is installed.
 pub(crate) fn is_installed(name: &str) -> bool {
+    find(name).is_some()
+}
+
+/// Where a program is installed.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(SBIN.map(PathBuf::from))
-        .any(|dir| dir.join(name).is_file())
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
 }
 
 /// A command in the workspace's root, without anything to read.

@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: what a fresh Debian 12 with Rust lacks.
 
+mod ebpf;
 mod needed;
 mod services;
 
@@ -7,9 +8,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 
-use self::needed::{FOR_BENCH, FOR_TESTS, Program};
+use self::needed::{FOR_BENCH, FOR_LOOKING, FOR_TESTS, FOR_VM, Program};
 use self::services::{NoStart, disable, has_service};
 use crate::programs::{self, cargo, command, is_installed, succeeds};
+use crate::vm::kernel::{self, Version};
 
 /// Seconds to wait for another apt to finish.
 const APT_LOCK_TIMEOUT_S: u32 = 120;
@@ -30,7 +32,7 @@ pub(crate) fn run_with(options: &Options) -> Result<()> {
     if options.bench { for_bench() } else { run() }
 }
 
-/// Installs what tests and demo need and is missing.
+/// Installs what the build, tests and demo need and is missing.
 ///
 /// # Errors
 /// Something could not be got; the message says what does not work then.
@@ -48,6 +50,14 @@ pub(crate) fn for_bench() -> Result<()> {
 
 fn install(programs: &[&Program]) -> Result<()> {
     let mut lacking = install_packages(programs);
+    lacking.extend(ebpf::install());
+    // Not lacking either: without these no check fails.
+    for optional in [&FOR_LOOKING[..], &FOR_VM] {
+        for missing in install_packages(&optional.iter().collect::<Vec<_>>()) {
+            eprintln!("setup: no {missing}; the rest works");
+        }
+    }
+    fetch_kernels();
     if let Err(error) = install_cargo("deny", "some minutes") {
         lacking.push(format!("cargo-deny, for the check of licences ({error:#})"));
     }
@@ -70,6 +80,19 @@ fn install(programs: &[&Program]) -> Result<()> {
         return Ok(());
     }
     bail!("setup could not get:\n  - {}", lacking.join("\n  - "))
+}
+
+/// Fetches the kernels of `cargo xtask vm`; where one can't be had, that is said.
+fn fetch_kernels() {
+    for version in Version::ALL {
+        if let Err(error) = kernel::fetch_missing(version) {
+            eprintln!(
+                "setup: no kernel {0}, so there is no `cargo xtask vm --kernel {0}`; the rest \
+                 works ({error:#})",
+                version.name()
+            );
+        }
+    }
 }
 
 /// Installs packages for missing programs; returns what is missing still.

@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::object::address;
+use aya::Pod;
+
+use crate::object::{address, map_shape};
 use crate::syscall::{MAP_LOOKUP_BATCH, bpf, number};
 
 /// Entries asked for at a time. The kernel gives whole buckets, so it must hold a full one.
@@ -23,30 +25,26 @@ struct BatchAttributes {
     flags: u64,
 }
 
-/// Keys and values of one call, each in one piece.
-#[derive(Debug)]
-pub struct Entries<'a> {
-    /// The keys' bytes, one behind the other.
-    pub keys: std::slice::ChunksExact<'a, u8>,
-    /// The values' bytes, one behind the other.
-    pub values: std::slice::ChunksExact<'a, u8>,
-}
-
-/// Walks through a hash map, showing what each call gave. Entries that come and go meanwhile
-/// may or may not be seen; none is seen twice but for a map that is written very fast.
+/// Walks through a hash map. Entries that come and go meanwhile may or may not be seen; none is
+/// seen twice but for a map that is written very fast.
 ///
 /// # Errors
-/// As bpf(2); ENOSPC if a bucket has more entries than a call takes.
-#[expect(unsafe_code, reason = "a system call")]
-pub fn entries(
+/// As bpf(2); EINVAL if the map's keys or values have other sizes, ENOSPC if one of its buckets
+/// has more entries than a call takes.
+#[expect(unsafe_code, reason = "a system call that fills buffers")]
+pub fn entries<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
-    key_bytes: usize,
-    value_bytes: usize,
-    mut show: impl FnMut(Entries<'_>),
+    mut show: impl FnMut(&K, &V),
 ) -> io::Result<()> {
+    let shape = map_shape(map)?;
+    if usize::try_from(shape.key_bytes) != Ok(size_of::<K>())
+        || usize::try_from(shape.value_bytes) != Ok(size_of::<V>())
+    {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let room = usize::try_from(ENTRIES_PER_CALL).unwrap_or(0);
-    let mut keys = vec![0_u8; room * key_bytes];
-    let mut values = vec![0_u8; room * value_bytes];
+    let mut keys: Vec<K> = Vec::with_capacity(room);
+    let mut values: Vec<V> = Vec::with_capacity(room);
     // The kernel keeps its place in the map here; for hash maps that is a number of four bytes.
     let (mut position, mut next) = ([0_u64; 8], [0_u64; 8]);
     let mut is_first = true;
@@ -62,7 +60,7 @@ pub fn entries(
             flags: 0,
         };
         // SAFETY: all four buffers live until the call is over; the kernel writes no more than
-        // `count` keys and values, for which there is room.
+        // `count` keys and values of the sizes that were compared above.
         let result = unsafe { bpf(MAP_LOOKUP_BATCH, &mut attributes) };
         let is_last = match &result {
             Ok(_) => false,
@@ -70,10 +68,12 @@ pub fn entries(
             Err(_) => return result.map(drop),
         };
         let count = usize::try_from(attributes.count).unwrap_or(0).min(room);
-        show(Entries {
-            keys: keys[..count * key_bytes].chunks_exact(key_bytes),
-            values: values[..count * value_bytes].chunks_exact(value_bytes),
-        });
+        // SAFETY: the kernel has written so many of each, and any bytes are a value of them.
+        unsafe {
+            keys.set_len(count);
+            values.set_len(count);
+        }
+        keys.iter().zip(&values).for_each(|(key, value)| show(key, value));
         if is_last {
             return Ok(());
         }

@@ -16,7 +16,7 @@ mod namespace;
 mod object;
 mod syscall;
 
-pub use batch::{Entries, entries};
+pub use batch::entries;
 pub use grace::grace;
 pub use link::{AttachType, Link, LinkInfo, LinkTarget};
 pub use mapping::Mapping;

@@ -57,6 +57,11 @@ static OPT_OUT: HashMap<u64, u8> =
 #[map]
 pub(crate) static CONNECTED: HashMap<u64, Connected> =
     HashMap::with_max_entries(limits::CONNECTED_ENTRIES_MAX, BPF_F_NO_PREALLOC);
+/// Which index a Service port has (by a digest of its name). No program reads it: it is here to
+/// be as lasting as what the indexes stand in.
+#[map]
+static IDENTITIES: HashMap<[u8; 16], u32> =
+    HashMap::with_max_entries(limits::SERVICES_MAX, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 #[btf_map]

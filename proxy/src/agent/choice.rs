@@ -2,9 +2,9 @@
 
 use switchyard_cluster::object::IpFamily;
 
+use super::error::StartError;
 use super::facts::Facts;
 use super::host;
-use super::start::StartError;
 use crate::backend::Backend;
 use crate::backend::ebpf::{self, Ebpf, Missing, Paths};
 use crate::backend::iptables::{Rules, Tool};
@@ -50,7 +50,7 @@ pub(super) fn open(choice: Choice, facts: &mut Facts) -> Result<Backend, StartEr
             Ok(Backend::Ebpf(Box::new(ebpf)))
         }
         Err(error) if is_free => Ok(rules(fall_back(error.to_string())?, facts)),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(StartError::Ebpf(error)),
     }
 }
 

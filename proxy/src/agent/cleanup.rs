@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use super::error::StartError;
 use super::host;
 use super::leftovers::remove_rules;
-use super::start::StartError;
 use crate::backend::ebpf;
 use crate::backend::iptables::ToolError;
 
@@ -15,8 +15,9 @@ use crate::backend::iptables::ToolError;
 pub fn cleanup(bpf_root: &Path) -> Result<(), StartError> {
     host::check_privileges()?;
     let programs = ebpf::cleanup(bpf_root);
-    let rules = remove_rules()?;
-    let programs = programs?;
+    let rules = remove_rules();
+    let programs = programs.map_err(StartError::EbpfCleanup)?;
+    let rules = rules?;
     if rules.is_none() && !programs {
         return Err(ToolError::Missing("iptables".to_owned()).into());
     }

@@ -8,7 +8,7 @@ use std::thread;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use switchyard_cluster::object::IpFamily;
 
-use super::start::{StartError, system};
+use super::error::{StartError, system};
 use crate::backend::iptables::Tool;
 use crate::plan::NodePortAddresses;
 use crate::settings::Settings;

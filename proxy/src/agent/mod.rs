@@ -6,6 +6,7 @@
 
 mod choice;
 mod cleanup;
+mod error;
 mod facts;
 mod host;
 mod housekeeping;
@@ -47,9 +48,10 @@ use pending::{Pending, Taken};
 use worker::{Outcome, Worker};
 
 pub use cleanup::cleanup;
+pub use error::StartError;
 pub(crate) use node::context as node_context;
+pub use start::run;
 pub(crate) use start::start_source;
-pub use start::{StartError, run};
 
 /// Updates taken in before anything else gets a turn.
 const UPDATES_PER_TURN: usize = 1024;

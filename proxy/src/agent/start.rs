@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::choice::{self, Choice};
+use super::error::{StartError, system};
 use super::facts::Facts;
 use super::housekeeping::Exporter;
 use super::pending::Pending;
@@ -26,12 +27,10 @@ use super::worker::Worker;
 use super::{Agent, Done, finished, host, node};
 use crate::addresses::AddressWatch;
 use crate::backend::Mode;
-use crate::backend::ebpf::EbpfError;
-use crate::backend::iptables::ToolError;
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::devices::{DeviceWatch, Devices};
 use crate::health::{ServiceChecks, SharedState, State, metrics_server, proxy_health};
-use crate::metrics::{Metrics, MetricsError};
+use crate::metrics::Metrics;
 use crate::plan::{NodeContext, PlanTable};
 use crate::relay::{Limits, Relay};
 use crate::rtnetlink::RtnetlinkError;
@@ -41,56 +40,6 @@ use crate::settings::{Settings, Source};
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// When it is said what the start still waits for, and how often again.
 const WAITING_NOTICE: Duration = Duration::from_secs(10);
-
-/// Why the agent could not start, or had to end.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Not root, or without the capability.
-    #[error("changing packet filter rules needs CAP_NET_ADMIN: run as root")]
-    NotPrivileged,
-    /// No tools for either family.
-    #[error(transparent)]
-    Tool(#[from] ToolError),
-    /// The machine lacks what ebpf mode needs, which is all named.
-    #[error(
-        "--proxy-mode=ebpf needs what this machine lacks: {0}: use --proxy-mode=iptables, or \
-         auto, which takes what works"
-    )]
-    NoEbpf(String),
-    /// The machine has all that ebpf mode needs, and still it can't be started.
-    #[error("--proxy-mode=ebpf can't be started: {0}")]
-    Ebpf(#[from] EbpfError),
-    /// The machine has what no mode needs.
-    #[error(
-        "no proxy mode works on this machine; ebpf: {ebpf}; nftables: {nftables}; iptables: \
-         {iptables}"
-    )]
-    NoMode {
-        /// Why not ebpf.
-        ebpf: String,
-        /// Why not nftables.
-        nftables: &'static str,
-        /// Why not iptables.
-        iptables: Box<StartError>,
-    },
-    /// The source of the cluster's objects can't be used.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A metric is registered twice: a mistake in the program.
-    #[error(transparent)]
-    Metrics(#[from] MetricsError),
-    /// The system refused something basic.
-    #[error("{what}: {source}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The thread that writes rules died.
-    #[error("the thread that writes rules ended: {0}")]
-    Worker(String),
-}
 
 /// Runs until a signal ends it. The rules stay.
 ///
@@ -387,10 +336,6 @@ fn ended_source(ended: Result<SourceError, tokio::task::JoinError>) -> StartErro
 
 fn signals(kind: SignalKind) -> Result<tokio::signal::unix::Signal, StartError> {
     signal(kind).map_err(|source| system("listening for signals", source))
-}
-
-pub(super) const fn system(what: &'static str, source: io::Error) -> StartError {
-    StartError::System { what, source }
 }
 
 fn unix_ns() -> i64 {

@@ -47,6 +47,7 @@ use self::echo::Engine;
 use self::namespace::Namespace;
 
 pub use self::bpf::EbpfRoots;
+pub use self::namespace::Resident;
 pub use self::place::{Family, Place, Protocol, endpoint_place, to_ipv6, to_ipv6_prefix};
 pub use self::probe::{Answer, Connection, Outcome, Probe};
 pub use self::process::{Finished, HttpAnswer, http_get_here};
@@ -173,6 +174,18 @@ impl Testbed {
         F: FnOnce() -> T + Send + 'static,
     {
         self.namespace(place)?.run(job)
+    }
+
+    /// Starts a thread of its own in `place`, in the cgroup of what lives there. It may block and
+    /// may be kept on one CPU without disturbing what [`Self::in_place`] does.
+    ///
+    /// The namespace lives as long as the thread does: whoever starts one ends it.
+    pub fn spawn<T, F>(&self, place: Place, job: F) -> Result<Resident<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.namespace(place)?.spawn(job)
     }
 
     /// Starts an echo server on `address` in `place`, unless it runs already.

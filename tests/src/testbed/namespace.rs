@@ -4,7 +4,8 @@
 //! uses it afterwards. So one thread a namespace is enough, and no process is started per packet.
 
 use std::fs::File;
-use std::sync::mpsc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
@@ -14,11 +15,71 @@ use super::cgroup::NodeCgroup;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// The way into a namespace, and into the cgroup of what lives there.
+#[derive(Clone)]
+struct Entrance {
+    namespace: Arc<File>,
+    threads: Option<PathBuf>,
+}
+
+impl Entrance {
+    /// Takes the calling thread in, for good.
+    fn pass(&self) -> Result<()> {
+        setns(self.namespace.as_ref(), CloneFlags::CLONE_NEWNET).context("setns")?;
+        self.threads.as_deref().map_or(Ok(()), join_cgroup)
+    }
+
+    /// Starts a thread, waits until it is inside, and lets it do `job` there.
+    fn spawn<T, F>(&self, name: &str, job: F) -> Result<JoinHandle<Option<T>>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let entrance = self.clone();
+        let (ready, entered) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let result = entrance.pass();
+                let failed = result.is_err();
+                // The one who would read it has died if this fails.
+                if ready.send(result).is_err() || failed {
+                    return None;
+                }
+                Some(job())
+            })?;
+        entered
+            .recv()
+            .context("the namespace's thread died")?
+            .with_context(|| format!("enter {name}"))?;
+        Ok(thread)
+    }
+}
+
+/// A thread of its own in a namespace. It is not ended when this is dropped.
+pub struct Resident<T>(JoinHandle<Option<T>>);
+
+impl<T> Resident<T> {
+    /// Waits until the thread's job is done, for what it returned.
+    ///
+    /// # Errors
+    /// The job panicked.
+    pub fn join(self) -> Result<T> {
+        let name = self.0.thread().name().unwrap_or_default().to_owned();
+        self.0
+            .join()
+            .ok()
+            .flatten()
+            .with_context(|| format!("a thread in namespace {name} panicked"))
+    }
+}
+
 /// One namespace and its thread. Dropping it ends the thread, not the namespace.
 pub(super) struct Namespace {
     name: String,
+    entrance: Entrance,
     jobs: Option<mpsc::Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Option<()>>>,
 }
 
 impl Namespace {
@@ -26,32 +87,31 @@ impl Namespace {
     pub(super) fn enter(name: &str, cgroup: Option<&NodeCgroup>) -> Result<Self> {
         let path = format!("/run/netns/{name}");
         let file = File::open(&path).with_context(|| format!("open {path}"))?;
+        let entrance = Entrance {
+            namespace: Arc::new(file),
+            threads: cgroup.map(NodeCgroup::threads_file),
+        };
         let (jobs, inbox) = mpsc::channel::<Job>();
-        let (ready, entered) = mpsc::channel();
-        let threads = cgroup.map(NodeCgroup::threads_file);
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                let result = setns(&file, CloneFlags::CLONE_NEWNET)
-                    .context("setns")
-                    .and_then(|()| threads.map_or(Ok(()), |file| join_cgroup(&file)));
-                let failed = result.is_err();
-                if ready.send(result).is_err() || failed {
-                    return;
-                }
-                for job in inbox {
-                    job();
-                }
-            })?;
-        entered
-            .recv()
-            .context("the namespace's thread died")?
-            .with_context(|| format!("enter {name}"))?;
+        let thread = entrance.spawn(name, move || {
+            for job in inbox {
+                job();
+            }
+        })?;
         Ok(Self {
             name: name.to_owned(),
+            entrance,
             jobs: Some(jobs),
             thread: Some(thread),
         })
+    }
+
+    /// Starts a further thread in the namespace and its cgroup, which does `job` and ends.
+    pub(super) fn spawn<T, F>(&self, job: F) -> Result<Resident<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.entrance.spawn(&self.name, job).map(Resident)
     }
 
     /// Runs `job` in the namespace and waits for what it returns.
@@ -85,7 +145,7 @@ impl Drop for Namespace {
     }
 }
 
-fn join_cgroup(threads_file: &std::path::Path) -> Result<()> {
+fn join_cgroup(threads_file: &Path) -> Result<()> {
     std::fs::write(threads_file, "0")
         .with_context(|| format!("write 0 to {}", threads_file.display()))
 }

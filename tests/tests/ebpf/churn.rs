@@ -59,7 +59,6 @@ fn wait_for_service_ports(stage: &Stage, proxy: &Proxy, wanted: u32) -> Result<(
 }
 
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn a_thousand_services_leave_every_map_empty() -> Result<()> {
     let stage = Stage::new()?;
     let proxy = stage.start()?;

@@ -16,7 +16,6 @@ const HAIRPIN_VIP: &str = "10.96.5.3";
 const HAIRPIN_ENDPOINT: &str = "10.244.1.12";
 
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn cleanup_leaves_no_pin_and_no_link() -> Result<()> {
     let stage = Stage::new()?;
     stage.put(&[main_service(&ENDPOINTS)?], 0)?;
@@ -56,7 +55,6 @@ fn expect_nobody_translates(stage: &Stage) -> Result<()> {
 /// Sockets of a namespace that opted out are left alone, and its packets translated at its device.
 /// A pod that meets itself tells which of the two: only at the device it is masqueraded.
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn a_namespace_that_opted_out_is_served_at_its_device() -> Result<()> {
     let stage = Stage::new()?;
     stage.serve(&[HAIRPIN_ENDPOINT])?;

@@ -160,7 +160,6 @@ impl Drop for Readers {
 /// New TCP and UDP sockets see only what stands in whole sets: every answer comes from one of them, none is
 /// lost or refused, and once a flip is known to be done nobody meets the old set again.
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn readers_see_only_whole_sets_while_endpoints_flip() -> Result<()> {
     let stage = Stage::new()?;
     for set in SETS {

@@ -54,7 +54,6 @@ fn expect_reported_and_working(stage: &Stage, proxy: &Proxy, odd: &Path) -> Resu
 
 /// A map of another shape under the name of one of ours, as a later version or another program may leave it.
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn a_foreign_map_is_reported_and_left_alone() -> Result<()> {
     let (stage, pins) = stage_with_pins()?;
     let odd = pin_named(&stage, &pins, "v1", "flows")?;
@@ -74,7 +73,6 @@ fn a_foreign_map_is_reported_and_left_alone() -> Result<()> {
 }
 
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn a_directory_in_place_of_a_map_is_reported_and_left_alone() -> Result<()> {
     let (stage, pins) = stage_with_pins()?;
     stage.cleanup()?;
@@ -87,7 +85,6 @@ fn a_directory_in_place_of_a_map_is_reported_and_left_alone() -> Result<()> {
 }
 
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn a_directory_in_place_of_a_link_is_reported_and_left_alone() -> Result<()> {
     let (stage, pins) = stage_with_pins()?;
     stage.cleanup()?;

@@ -101,7 +101,6 @@ impl Pauses {
 }
 
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn killed_at_any_moment_it_converges_and_no_connection_fails() -> Result<()> {
     let stage = Stage::new()?;
     stage.serve(&ALL)?;
@@ -158,7 +157,6 @@ fn expect_filler(stage: &Stage, address: &str, endpoint: &str) -> Result<()> {
 }
 
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn a_restart_and_a_stop_harm_no_connection() -> Result<()> {
     let stage = Stage::new()?;
     let endpoints = TURNS[0];
@@ -181,7 +179,6 @@ fn a_restart_and_a_stop_harm_no_connection() -> Result<()> {
 
 /// Two Services under one name, one after the other, over a restart: the second is not the first.
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn a_service_made_anew_while_the_proxy_was_dead_is_another() -> Result<()> {
     let stage = Stage::new()?;
     stage.serve(&ALL)?;

@@ -45,7 +45,6 @@ fn in_each(stage: &Stage, places: &[Place], job: fn() -> Result<()>) -> Result<(
 }
 
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn the_peer_of_a_connected_socket_is_the_service() -> Result<()> {
     let stage = stage()?;
     let _proxy = stage.start()?;
@@ -69,7 +68,6 @@ fn the_peer_of_a_connected_socket_is_the_service() -> Result<()> {
 
 /// A socket that is connected again, to another Service and then past all Services.
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn a_socket_connected_again_forgets_its_first_service() -> Result<()> {
     let stage = stage()?;
     let _proxy = stage.start()?;
@@ -100,7 +98,6 @@ fn a_socket_connected_again_forgets_its_first_service() -> Result<()> {
 
 /// Datagrams of an unconnected socket come back from where they were sent.
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn answers_to_an_unconnected_socket_come_from_the_service() -> Result<()> {
     let stage = stage()?;
     let _proxy = stage.start()?;
@@ -117,7 +114,6 @@ fn answers_to_an_unconnected_socket_come_from_the_service() -> Result<()> {
 }
 
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn one_socket_talks_to_two_services() -> Result<()> {
     let stage = stage()?;
     let _proxy = stage.start()?;
@@ -145,7 +141,6 @@ fn one_socket_talks_to_two_services() -> Result<()> {
 }
 
 #[test]
-#[ignore = "the ebpf backend is not there yet"]
 fn node_ports_answer_on_localhost_under_that_address() -> Result<()> {
     let stage = stage()?;
     let _proxy = stage.start()?;

@@ -96,3 +96,34 @@ pub(super) const FOR_BENCH: [Program; 3] = [
         "the DNS bench's second peer for cluster names",
     ),
 ];
+
+/// What only a person at work on the eBPF mode needs.
+pub(super) const FOR_LOOKING: [Program; 1] = [program(
+    "bpftool",
+    "bpftool",
+    "looking at loaded eBPF programs and maps by hand",
+)];
+
+/// What only `cargo xtask vm` needs.
+pub(super) const FOR_VM: [Program; 4] = [
+    program(
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        "`cargo xtask vm`, so nothing is run on other kernels than this machine's",
+    ),
+    program(
+        "busybox",
+        "busybox-static",
+        "`cargo xtask vm`: its guest has no shell",
+    ),
+    program(
+        "depmod",
+        "kmod",
+        "`cargo xtask vm`: its guest can load no kernel modules",
+    ),
+    program(
+        "xz",
+        "xz-utils",
+        "`cargo xtask vm --kernel 6.12`, whose modules are packed with it",
+    ),
+];

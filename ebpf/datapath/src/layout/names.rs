@@ -18,6 +18,8 @@ pub mod map_names {
     pub const AFFINITY: &str = "AFFINITY";
     /// Socket storage: [`super::super::SocketRecord`].
     pub const SOCKETS: &str = "SOCKETS";
+    /// Hash: 16 bytes of a Service port's digest to its index. Outlives the agent.
+    pub const IDENTITIES: &str = "IDENTITIES";
     /// Hash: cookie of a connected UDP socket to [`super::super::Connected`].
     pub const CONNECTED: &str = "CONNECTED";
     /// LRU hash: [`super::super::FragmentKey`] to [`super::super::FragmentPorts`].
@@ -54,7 +56,7 @@ pub mod limits {
     /// Slots, over all Services (32 bytes each).
     pub const SLOTS_MAX: u32 = 1 << 24;
     /// Service ports.
-    pub const SERVICES_MAX: u32 = 1 << 20;
+    pub const SERVICES_MAX: u32 = 1 << 18;
     /// Entries of FRONTENDS, and of ADDRESSES.
     pub const FRONTENDS_MAX: u32 = 1 << 22;
     /// Entries of RANGES.

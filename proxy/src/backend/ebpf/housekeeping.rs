@@ -47,6 +47,8 @@ pub enum MapName {
     Flows,
     /// Clients with session affinity.
     Affinity,
+    /// What each endpoint carried.
+    Counters,
     /// Datagrams that arrive in fragments.
     Fragments,
     /// Which number each Service port has.
@@ -68,6 +70,7 @@ impl MapName {
             Self::Devices => "devices",
             Self::Flows => "flows",
             Self::Affinity => "affinity",
+            Self::Counters => "counters",
             Self::Fragments => "fragments",
             Self::Identities => "identities",
             Self::OptOut => "opt_out",

@@ -1,58 +1,154 @@
 //! eBPF: translation at the socket and at the devices, by maps that the agent fills.
 //!
-//! [`Ebpf`] is what the agent drives: all IP families at once.
+//! Nothing of iptables or nftables is used. What the kernel's programs decide is in
+//! `ebpf/datapath`, which tests run as well.
+//!
+//! - A Service's endpoints are one immutable block of slots, and one word says which block is
+//!   in force: a change is a new block and one store of eight bytes. Readers see the old set or
+//!   the new one, never a mixture, and cost no lock.
+//! - The maps of Services ([`tables`]) are made anew at each start, filled, and only then put
+//!   under the programs, which take the place of those that run. So a restart, an upgrade, a
+//!   change of layout and growing maps are the same thing, and none has a moment without.
+//! - What must outlive the agent is pinned ([`pins`]): flows, affinity, what sockets remember,
+//!   counters, and which index each Service port has.
+//!
+//! Parts: [`compile`] (plan to block, pure), [`live`] (writing it), [`tables`] (the maps, and
+//! reading them back), [`attach`] (the programs' places), [`shared`] and [`flows`] (what lasts,
+//! and when it is over).
 
+mod arena;
+mod attach;
+mod cleanup;
+mod compile;
 mod config;
+mod error;
+mod events;
 mod features;
+mod filter;
+mod flows;
 mod housekeeping;
+mod identities;
+mod live;
+mod node;
 pub mod opt_out;
+mod pins;
+mod programs;
+mod shared;
+mod slot;
+mod tables;
+mod upkeep;
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::io;
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Refusal, Report};
+use self::attach::Attached;
+use self::compile::compile;
+use self::live::{Live, Step, StepError, need_of};
+use self::pins::Pins;
+use self::shared::{Every, Shared};
+use super::{Refusal, Report, Written};
 use crate::devices::Devices;
 use crate::plan::{PlanChange, PlanId, ServicePlan};
 
+pub use cleanup::cleanup;
 pub use config::{Config, ConntrackTimeouts, Paths};
+pub use error::EbpfError;
 pub use features::{Features, Missing, probe};
 pub use housekeeping::{DropReason, Housekeeping, MapLevel, MapName, ServiceTotals};
 
-/// Why eBPF could not be used or did not do what it was told.
-#[derive(Debug, thiserror::Error)]
-pub enum EbpfError {
-    /// The programs are not there.
-    #[error("the ebpf backend is not in this build yet")]
-    NotInThisBuild,
-    /// What is pinned can't be looked at.
-    #[error("cannot look for pinned maps and links at {path}: {source}")]
-    Pins {
-        /// Where.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
-}
+/// How often flows that are over are looked for.
+const SWEEP_FLOWS: Duration = Duration::from_secs(5);
+/// How often affinity that is over is looked for.
+const SWEEP_AFFINITY: Duration = Duration::from_secs(10);
+/// How often counters are read.
+const READ_COUNTERS: Duration = Duration::from_secs(5);
+/// How often a reconcile reads the maps of Services even if nothing hints at a difference: the
+/// node's addresses change with every pod, and each such change asks for a reconcile.
+const AUDIT: Duration = Duration::from_secs(300);
 
 /// The programs and maps of this node: what was programmed, and how to program more.
 #[derive(Debug)]
 pub struct Ebpf {
-    never: Infallible,
+    config: Config,
+    features: Features,
+    pins: Pins,
+    host_cookie: u64,
+    attached: Attached,
+    /// `None` before the first reconcile.
+    live: Option<Live>,
+    shared: Option<Shared>,
+    refused: BTreeMap<PlanId, Refusal>,
+    has_stale_flows: bool,
+    due: Due,
+    levels: Levels,
+    /// Maps of which it was said that they are nearly full.
+    said_high: HashSet<MapName>,
+}
+
+/// What is done now and then.
+#[derive(Debug)]
+struct Due {
+    flows: Every,
+    affinity: Every,
+    counters: Every,
+    audit: Every,
+}
+
+/// How full maps were when they were last looked at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Levels {
+    flows: usize,
+    affinity: usize,
+    counters: usize,
 }
 
 impl Ebpf {
-    /// Loads the programs and takes over what an earlier run left pinned; nothing that serves
-    /// is changed before the first [`Ebpf::reconcile`].
+    /// Gets ready; nothing is loaded or changed before the first [`Ebpf::reconcile`], and what
+    /// an earlier run left goes on until then.
     ///
     /// # Errors
     /// [`EbpfError`].
     pub fn open(paths: Paths, config: Config) -> Result<Self, EbpfError> {
-        drop((paths, config));
-        Err(EbpfError::NotInThisBuild)
+        let features = features::features();
+        let pins = Pins::open(&paths.bpf_root)?;
+        let host_cookie = match switchyard_kernel::namespace_cookie() {
+            Ok(cookie) => cookie,
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "the kernel does not tell the node's own network namespace (Linux 5.14 \
+                     does): node ports on localhost don't work, and node and pods are not told \
+                     apart at sockets"
+                );
+                0
+            }
+        };
+        if !features.set_retval {
+            tracing::info!(
+                "refused connections fail with EPERM at sockets here; from Linux 5.18 on with \
+                 ECONNREFUSED"
+            );
+        }
+        Ok(Self {
+            attached: Attached::none(paths.cgroup_root, pins.clone(), features.tcx),
+            config,
+            features,
+            pins,
+            host_cookie,
+            live: None,
+            shared: None,
+            refused: BTreeMap::new(),
+            has_stale_flows: false,
+            due: Due {
+                flows: Every::new(SWEEP_FLOWS),
+                affinity: Every::new(SWEEP_AFFINITY),
+                counters: Every::new(READ_COUNTERS),
+                audit: Every::new(AUDIT),
+            },
+            levels: Levels::default(),
+            said_high: HashSet::new(),
+        })
     }
 
     /// Writes the changes.
@@ -60,12 +156,16 @@ impl Ebpf {
     /// # Errors
     /// [`EbpfError`]; reconcile then.
     pub fn apply(&mut self, changes: &[PlanChange]) -> Result<Report, EbpfError> {
-        let _ = changes;
-        match self.never {}
+        let changes = changes.iter().filter(|change| self.has_family(&change.id));
+        let wanted = changes.map(|change| (change.id.clone(), change.new.clone()));
+        let steps = self.steps(wanted.collect());
+        self.make(steps)?;
+        Ok(self.report(0))
     }
 
-    /// Reads what the kernel has, compares it with `plans`, writes the difference, and puts
-    /// programs back where they are missing.
+    /// Makes the kernel hold `plans`, and nothing else. The first time this puts new maps and
+    /// programs in the place of what an earlier run left; later it looks whether all is as it
+    /// was written, and repairs what is not.
     ///
     /// # Errors
     /// [`EbpfError`]. What was written until then stays; the next try goes on from there.
@@ -74,20 +174,244 @@ impl Ebpf {
         config: Config,
         plans: &[Arc<ServicePlan>],
     ) -> Result<Report, EbpfError> {
-        let _ = (config, plans);
-        match self.never {}
+        self.config = config;
+        let plans = plans.iter().filter(|plan| self.has_family(&plan.id));
+        let mut wanted: BTreeMap<PlanId, Option<Arc<ServicePlan>>> = plans
+            .map(|plan| (plan.id.clone(), Some(Arc::clone(plan))))
+            .collect();
+        self.refused.clear();
+        let Some(live) = &mut self.live else {
+            let steps = self.steps(wanted.into_iter().collect());
+            self.rebuild(steps)?;
+            self.take_over();
+            return Ok(self.report(0));
+        };
+        let is_disturbed = !live.words_are_right() || !self.attached.is_whole();
+        let mut repaired = 0;
+        if is_disturbed || self.due.audit.is_due(Instant::now()) {
+            repaired += live.audit()?;
+        }
+        for (id, programmed) in &live.programmed {
+            match wanted.get(id) {
+                Some(Some(plan)) if *plan == programmed.plan => drop(wanted.remove(id)),
+                Some(_) => {}
+                None => drop(wanted.insert(id.clone(), None)),
+            }
+        }
+        if !self.attached.is_whole() {
+            self.attached.attach(&mut live.loaded, &self.config.devices)?;
+            repaired += 1;
+        }
+        match live.write_settings(&self.config, self.host_cookie) {
+            Ok(()) => {}
+            Err(StepError::Failed(error)) => return Err(error),
+            Err(StepError::NoRoom) => self.grow(Vec::new())?,
+        }
+        let steps = self.steps(wanted.into_iter().collect());
+        self.make(steps)?;
+        self.attach_devices()?;
+        Ok(self.report(repaired))
+    }
+
+    fn has_family(&self, id: &PlanId) -> bool {
+        self.config.families.contains(&id.family)
+    }
+
+    fn report(&mut self, repaired: usize) -> Report {
+        let live = self.live.as_mut();
+        Report {
+            written: Written::Elements(live.map_or(0, |live| live.tables.take_written())),
+            repaired,
+        }
+    }
+
+    /// Compiles what is wanted; what has no form in the maps is refused, and stays as it is.
+    fn steps(&mut self, wanted: Vec<(PlanId, Option<Arc<ServicePlan>>)>) -> Vec<Step> {
+        let mut steps = Vec::with_capacity(wanted.len());
+        for (id, plan) in wanted {
+            self.refused.remove(&id);
+            let new = match plan {
+                None => None,
+                Some(plan) => match compile(&plan) {
+                    Ok(compiled) => Some((plan, compiled)),
+                    Err(error) => {
+                        let message = error.to_string();
+                        self.refused.insert(id, Refusal { message });
+                        continue;
+                    }
+                },
+            };
+            steps.push(Step { id, new });
+        }
+        steps
+    }
+
+    /// Makes steps in the set that is there, or in a larger one.
+    fn make(&mut self, steps: Vec<Step>) -> Result<(), EbpfError> {
+        let (Some(live), Some(shared)) = (&mut self.live, &mut self.shared) else {
+            return self.rebuild(steps);
+        };
+        if !live.tables.sizes().hold(&live.needed(&steps, &shared.identities)) {
+            return self.grow(steps);
+        }
+        let changed: Vec<_> = steps
+            .iter()
+            .map(|step| {
+                let old = live.programmed.get(&step.id).cloned();
+                (step.id.clone(), old, step.new.as_ref().map(|(plan, _)| Arc::clone(plan)))
+            })
+            .collect();
+        match live.make(steps, &mut shared.identities) {
+            Ok(()) => {}
+            Err(StepError::Failed(error)) => return Err(error),
+            // There is room, but not in one piece: a new set has no gaps.
+            Err(StepError::NoRoom) => {
+                let steps = changed
+                    .into_iter()
+                    .map(|(id, _, plan)| (id, plan))
+                    .collect();
+                let steps = self.steps(steps);
+                return self.grow(steps);
+            }
+        }
+        for (id, old, new) in changed {
+            let now = live.programmed.get(&id).map(|now| now.index);
+            let Some(index) = now.or(old.as_ref().map(|old| old.index)) else {
+                continue;
+            };
+            let old = old.as_ref().map(|old| &*old.plan);
+            self.has_stale_flows |= shared.follow(index, old, new.as_deref());
+            if new.is_none() {
+                self.due.affinity.hasten();
+                self.due.counters.hasten();
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves everything to a larger set, with these steps made.
+    fn grow(&mut self, steps: Vec<Step>) -> Result<(), EbpfError> {
+        let before = self.live.as_ref().map(|live| live.tables.sizes());
+        let mut wanted: BTreeMap<PlanId, Option<Arc<ServicePlan>>> = BTreeMap::new();
+        for (id, programmed) in self.live.iter().flat_map(|live| &live.programmed) {
+            wanted.insert(id.clone(), Some(Arc::clone(&programmed.plan)));
+        }
+        for step in steps {
+            wanted.insert(step.id, step.new.map(|(plan, _)| plan));
+        }
+        wanted.retain(|_, plan| plan.is_some());
+        let steps = self.steps(wanted.into_iter().collect());
+        self.rebuild(steps)?;
+        if let (Some(before), Some(live)) = (before, &self.live) {
+            let after = live.tables.sizes();
+            tracing::info!(?before, ?after, "the maps were replaced by larger ones");
+        }
+        Ok(())
+    }
+
+    /// Loads a new set, fills it, and puts it in the place of the one that is there.
+    fn rebuild(&mut self, mut steps: Vec<Step>) -> Result<(), EbpfError> {
+        steps.retain(|step| step.new.is_some());
+        let compiled = steps.iter().filter_map(|step| step.new.as_ref());
+        let mut needed = need_of(compiled.map(|(_, compiled)| compiled));
+        let known = self.shared.as_ref().map_or(1, |shared| shared.identities.end());
+        needed.services = needed.services.saturating_add(known);
+        Self::check_limits(&needed)?;
+        let mut live = Live::load(&self.pins, needed, &self.features)?;
+        let shared = match &mut self.shared {
+            Some(shared) => shared,
+            none => none.insert(Shared::of(&mut live.loaded)?),
+        };
+        // Indexes of an earlier run may be higher than there are Services.
+        let highest = shared.identities.end().saturating_add(needed.services);
+        if highest > live.tables.sizes().services {
+            needed.services = highest;
+            Self::check_limits(&needed)?;
+            live = Live::load(&self.pins, needed, &self.features)?;
+        }
+        let filled = live
+            .write_settings(&self.config, self.host_cookie)
+            .and_then(|()| live.make(steps, &mut shared.identities));
+        match filled {
+            Ok(()) => {}
+            Err(StepError::Failed(error)) => return Err(error),
+            Err(StepError::NoRoom) => {
+                return Err(EbpfError::Full {
+                    what: "slots in one piece",
+                    needed: needed.slots.into(),
+                    limit: live.tables.sizes().slots.into(),
+                });
+            }
+        }
+        self.attached.attach(&mut live.loaded, &self.config.devices)?;
+        let before = self.live.replace(live);
+        self.follow_all(before.as_ref());
+        Ok(())
+    }
+
+    /// Follows the difference between the set that was there and the one that is.
+    fn follow_all(&mut self, before: Option<&Live>) {
+        let (Some(live), Some(shared)) = (&self.live, &mut self.shared) else {
+            return;
+        };
+        let old = |id: &PlanId| before.and_then(|before| before.programmed.get(id));
+        for (id, programmed) in &live.programmed {
+            let old = old(id).map(|old| &*old.plan);
+            self.has_stale_flows |= shared.follow(programmed.index, old, Some(&programmed.plan));
+        }
+        let gone = before.iter().flat_map(|before| &before.programmed);
+        for (id, programmed) in gone.filter(|(id, _)| !live.programmed.contains_key(id)) {
+            self.has_stale_flows |= shared.follow(programmed.index, Some(&programmed.plan), None);
+            shared.identities.forget(programmed.index);
+            tracing::trace!(service_port = %id, "gone with the set it was in");
+        }
+    }
+
+    /// More than the largest set holds.
+    fn check_limits(needed: &tables::Sizes) -> Result<(), EbpfError> {
+        let max = tables::Sizes::MAX;
+        for (what, needed, limit) in [
+            ("Service ports", needed.services, max.services),
+            ("slots for endpoints", needed.slots, max.slots),
+            ("addresses of Services", needed.frontends, max.frontends),
+            ("source ranges", needed.ranges, max.ranges),
+        ] {
+            if needed > limit {
+                return Err(EbpfError::Full {
+                    what,
+                    needed: needed.into(),
+                    limit: limit.into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What an earlier run remembered, and nothing speaks for any more.
+    fn take_over(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            let gone = shared.identities.forget_unnamed();
+            if !gone.is_empty() {
+                tracing::info!(count = gone.len(), "Service ports went while no agent ran");
+            }
+            shared.look_at_all_sockets();
+        }
+        self.attached.sweep();
+        self.has_stale_flows = true;
     }
 
     /// Whether somebody else may have changed something since the last write: cheap, and
     /// where it says yes, [`Ebpf::reconcile`] finds out.
     pub fn disturbed(&mut self) -> bool {
-        match self.never {}
+        self.live
+            .as_ref()
+            .is_some_and(|live| !live.words_are_right() || !self.attached.is_whole())
     }
 
     /// The plans the kernel does not hold as they should be, and why.
     #[must_use]
     pub const fn refused(&self) -> &BTreeMap<PlanId, Refusal> {
-        match self.never {}
+        &self.refused
     }
 
     /// Attaches to devices that are new, at once, and forgets those that are gone.
@@ -95,30 +419,15 @@ impl Ebpf {
     /// # Errors
     /// [`EbpfError`]; those that could be attached to are.
     pub fn set_devices(&mut self, devices: Arc<Devices>) -> Result<(), EbpfError> {
-        drop(devices);
-        match self.never {}
+        self.config.devices = devices;
+        self.attach_devices()
     }
 
-    /// What is to be done now and then: called after each sync, and about once a second while
-    /// there is nothing else to do. Cheap.
-    pub fn housekeep(&mut self, now: Instant) -> Housekeeping {
-        let _ = now;
-        match self.never {}
-    }
-}
-
-/// Detaches every program and removes every pin of ours below `bpf_root`. True if anything
-/// was there.
-///
-/// # Errors
-/// [`EbpfError`]; what can be removed is, all the same.
-pub fn cleanup(bpf_root: &Path) -> Result<bool, EbpfError> {
-    match bpf_root.try_exists() {
-        Ok(false) => Ok(false),
-        Ok(true) => Err(EbpfError::NotInThisBuild),
-        Err(source) => Err(EbpfError::Pins {
-            path: bpf_root.display().to_string(),
-            source,
-        }),
+    fn attach_devices(&mut self) -> Result<(), EbpfError> {
+        let Some(live) = &mut self.live else {
+            return Ok(()); // the first reconcile does it
+        };
+        live.tables.set_devices(node::devices(&self.config))?;
+        self.attached.attach_devices(&mut live.loaded, &self.config.devices)
     }
 }

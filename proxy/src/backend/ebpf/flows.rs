@@ -1,0 +1,186 @@
+//! Flows that are over: what the kernel's programs remember, and when it may be forgotten.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use aya::maps::MapData;
+use switchyard_datapath::layout::{
+    Address, FlowKey, FlowValue, TCP, UDP, flow_flags, map_names,
+};
+
+use super::programs::Loaded;
+use super::{ConntrackTimeouts, EbpfError};
+
+/// A flow that was closed by both sides, or reset.
+const CLOSED: Duration = Duration::from_secs(10);
+/// A connection that was not answered.
+const UNANSWERED_TCP: Duration = Duration::from_secs(60);
+/// A refusal.
+const REFUSED: Duration = Duration::from_secs(5);
+/// Defaults of the timeouts an operator may set: the reference's, and the kernel's.
+const TCP_ESTABLISHED: Duration = Duration::from_secs(24 * 3600);
+const TCP_CLOSE_WAIT: Duration = Duration::from_secs(3600);
+const UNANSWERED_UDP: Duration = Duration::from_secs(30);
+const UDP_STREAM: Duration = Duration::from_secs(120);
+
+/// What all entries of a flow say together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    last_ns: u64,
+    /// Flags of what goes to the endpoint, and of what comes back.
+    there: u16,
+    back: u16,
+    protocol: u8,
+    is_stale: bool,
+}
+
+/// What a walk through FLOWS found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Swept {
+    /// Entries that stay.
+    pub(super) entries: usize,
+    /// Flows that were forgotten.
+    pub(super) expired: u64,
+}
+
+/// The map of flows.
+#[derive(Debug)]
+pub(super) struct Flows {
+    map: aya::maps::HashMap<MapData, FlowKey, FlowValue>,
+    /// The same map, to be read many entries at a time.
+    descriptor: OwnedFd,
+}
+
+impl Flows {
+    pub(super) fn of(loaded: &mut Loaded) -> Result<Self, EbpfError> {
+        Ok(Self {
+            descriptor: loaded.descriptor(map_names::FLOWS)?,
+            map: loaded.shared(map_names::FLOWS)?,
+        })
+    }
+
+    /// Forgets every flow that was idle for too long, and those over UDP whose endpoint is
+    /// stale.
+    pub(super) fn sweep(
+        &mut self,
+        now_ns: u64,
+        timeouts: &ConntrackTimeouts,
+        is_stale: impl Fn(u32, &Address, u16) -> bool,
+    ) -> Result<Swept, EbpfError> {
+        let mut flows: HashMap<u64, Seen> = HashMap::new();
+        let mut entries = 0;
+        self.walk(|key, value| {
+            entries += 1;
+            let seen = flows.entry(value.id).or_default();
+            seen.add(key, value);
+            let is_request = value.flags & flow_flags::REQUEST != 0;
+            if key.protocol == UDP && is_request && value.flags & flow_flags::REFUSED == 0 {
+                seen.is_stale |= is_stale(value.service, &value.address, value.port);
+            }
+        })?;
+        flows.retain(|_, seen| seen.is_over(now_ns, timeouts));
+        if flows.is_empty() {
+            return Ok(Swept {
+                entries,
+                expired: 0,
+            });
+        }
+        let mut over: Vec<FlowKey> = Vec::new();
+        self.walk(|key, value| {
+            if flows.contains_key(&value.id) {
+                over.push(*key);
+            }
+        })?;
+        for key in &over {
+            // It may have gone by itself meanwhile.
+            let _ = self.map.remove(key);
+        }
+        Ok(Swept {
+            entries: entries.saturating_sub(over.len()),
+            expired: u64::try_from(flows.len()).unwrap_or(0),
+        })
+    }
+
+    fn walk(&self, show: impl FnMut(&FlowKey, &FlowValue)) -> Result<(), EbpfError> {
+        switchyard_kernel::entries(self.descriptor.as_fd(), show)
+            .map_err(EbpfError::system(format!("reading {}", map_names::FLOWS)))
+    }
+}
+
+impl Seen {
+    fn add(&mut self, key: &FlowKey, value: &FlowValue) {
+        self.last_ns = self.last_ns.max(value.seen_ns);
+        self.protocol = key.protocol;
+        let there = flow_flags::REQUEST | flow_flags::MASQUERADE;
+        if value.flags & there != 0 {
+            self.there |= value.flags;
+        } else {
+            self.back |= value.flags;
+        }
+    }
+
+    fn is_over(&self, now_ns: u64, timeouts: &ConntrackTimeouts) -> bool {
+        let idle = Duration::from_nanos(now_ns.saturating_sub(self.last_ns));
+        self.is_stale || idle > self.limit(timeouts)
+    }
+
+    fn limit(&self, timeouts: &ConntrackTimeouts) -> Duration {
+        let either = |set: Duration, default| if set.is_zero() { default } else { set };
+        let any = self.there | self.back;
+        let both = self.there & self.back;
+        if any & flow_flags::REFUSED != 0 {
+            return REFUSED;
+        }
+        let is_answered = self.back & flow_flags::STREAM != 0;
+        if self.protocol != TCP {
+            return if is_answered {
+                either(timeouts.udp_stream, UDP_STREAM)
+            } else {
+                either(timeouts.udp, UNANSWERED_UDP)
+            };
+        }
+        if any & flow_flags::RST != 0 || both & flow_flags::FIN != 0 {
+            CLOSED
+        } else if any & flow_flags::FIN != 0 {
+            either(timeouts.tcp_close_wait, TCP_CLOSE_WAIT)
+        } else if is_answered {
+            either(timeouts.tcp_established, TCP_ESTABLISHED)
+        } else {
+            UNANSWERED_TCP
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_lives_as_long_as_its_state_says() {
+        use flow_flags::{FIN, REFUSED, REPLY, REQUEST, RST, STREAM};
+        let none = ConntrackTimeouts::default();
+        for (protocol, there, back, seconds) in [
+            (TCP, REQUEST, REPLY, 60),
+            (TCP, REQUEST | STREAM, REPLY, 60),
+            (TCP, REQUEST | STREAM, REPLY | STREAM, 24 * 3600),
+            (TCP, REQUEST | STREAM | FIN, REPLY | STREAM, 3600),
+            (TCP, REQUEST | STREAM | FIN, REPLY | STREAM | FIN, 10),
+            (TCP, REQUEST | STREAM, REPLY | RST, 10),
+            (UDP, REQUEST | STREAM, REPLY, 30),
+            (UDP, REQUEST, REPLY | STREAM, 120),
+            (UDP, REQUEST | REFUSED, REPLY | REFUSED, 5),
+        ] {
+            let seen = Seen {
+                last_ns: 7,
+                there,
+                back,
+                protocol,
+                is_stale: false,
+            };
+            let limit_ns = seconds * 1_000_000_000;
+            assert!(!seen.is_over(7 + limit_ns, &none), "{seen:?}");
+            assert!(seen.is_over(8 + limit_ns, &none), "{seen:?}");
+        }
+    }
+}

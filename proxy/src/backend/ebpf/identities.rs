@@ -1,0 +1,134 @@
+//! Which index each Service port has: the same over restarts, since flows, affinity and
+//! counters are kept under it.
+
+use std::collections::{HashMap, VecDeque};
+
+use aya::maps::MapData;
+use sha2::{Digest, Sha256};
+use switchyard_datapath::layout::{limits, map_names};
+
+use super::EbpfError;
+use crate::plan::PlanId;
+
+/// Bytes of a digest that are kept.
+const DIGEST_BYTES: usize = 16;
+/// An index that was given back is not given out again before so many others were: what is
+/// kept under it has gone by then.
+const REST: usize = 1024;
+
+type Map = aya::maps::HashMap<MapData, [u8; DIGEST_BYTES], u32>;
+
+/// The indexes of all Service ports.
+#[derive(Debug)]
+pub(super) struct Identities {
+    map: Map,
+    /// What the map holds.
+    known: HashMap<[u8; DIGEST_BYTES], u32>,
+    names: HashMap<u32, PlanId>,
+    free: VecDeque<u32>,
+    next: u32,
+}
+
+fn digest(id: &PlanId) -> [u8; DIGEST_BYTES] {
+    let text = format!("{}\0{}\0{}\0{}", id.service, id.port_name, id.protocol, id.family);
+    let mut short = [0; DIGEST_BYTES];
+    for (to, from) in short.iter_mut().zip(Sha256::digest(text)) {
+        *to = from;
+    }
+    short
+}
+
+impl Identities {
+    /// Takes over what an earlier run left.
+    pub(super) fn of(map: Map) -> Self {
+        let mut known = HashMap::new();
+        for (digest, index) in map.iter().flatten() {
+            // Index 0 is the settings'; one beyond the limit was never ours.
+            if (1..limits::SERVICES_MAX).contains(&index) {
+                known.insert(digest, index);
+            }
+        }
+        let taken: std::collections::HashSet<u32> = known.values().copied().collect();
+        let next = taken.iter().max().map_or(1, |highest| highest + 1);
+        Self {
+            map,
+            known,
+            names: HashMap::new(),
+            free: (1..next).filter(|index| !taken.contains(index)).collect(),
+            next,
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// The highest index that was ever given out, and one.
+    pub(super) const fn end(&self) -> u32 {
+        self.next
+    }
+
+    /// The name behind an index.
+    pub(super) fn name(&self, index: u32) -> Option<&PlanId> {
+        self.names.get(&index)
+    }
+
+    /// The index of a Service port, a new one if it has none; `None` if all are taken.
+    pub(super) fn assign(&mut self, id: &PlanId) -> Result<Option<u32>, EbpfError> {
+        let digest = digest(id);
+        let index = match self.known.get(&digest) {
+            Some(index) => *index,
+            None => {
+                let Some(index) = self.fresh() else {
+                    return Ok(None);
+                };
+                self.map
+                    .insert(digest, index, 0)
+                    .map_err(|error| EbpfError::map(map_names::IDENTITIES, error))?;
+                self.known.insert(digest, index);
+                index
+            }
+        };
+        self.names.insert(index, id.clone());
+        Ok(Some(index))
+    }
+
+    fn fresh(&mut self) -> Option<u32> {
+        let exhausted = self.next >= limits::SERVICES_MAX;
+        if self.free.len() > REST || exhausted {
+            return self.free.pop_front();
+        }
+        self.next += 1;
+        Some(self.next - 1)
+    }
+
+    /// Gives an index back.
+    pub(super) fn forget(&mut self, index: u32) {
+        let Some(id) = self.names.remove(&index) else {
+            return;
+        };
+        self.drop_digest(digest(&id));
+    }
+
+    /// Gives back what belongs to no Service port that was asked for: those that went while no
+    /// agent ran. Returns their indexes.
+    pub(super) fn forget_unnamed(&mut self) -> Vec<u32> {
+        let unnamed = self.known.iter().filter(|(_, index)| !self.names.contains_key(index));
+        let unnamed: Vec<_> = unnamed.map(|(digest, index)| (*digest, *index)).collect();
+        for (digest, _) in &unnamed {
+            self.drop_digest(*digest);
+        }
+        unnamed.into_iter().map(|(_, index)| index).collect()
+    }
+
+    fn drop_digest(&mut self, digest: [u8; DIGEST_BYTES]) {
+        let Some(index) = self.known.remove(&digest) else {
+            return;
+        };
+        if let Err(error) = self.map.remove(&digest) {
+            tracing::debug!(%error, index, "the index of a Service stays in its map");
+        }
+        self.free.push_back(index);
+    }
+}

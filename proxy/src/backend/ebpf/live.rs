@@ -1,0 +1,320 @@
+//! A set of maps with its programs, and what was written to it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use switchyard_datapath::layout::{Address, Frontend};
+
+use super::EbpfError;
+use super::arena::Run;
+use super::compile::{Compiled, compile};
+use super::events::Events;
+use super::features::Features;
+use super::identities::Identities;
+use super::node;
+use super::pins::Pins;
+use super::programs::{ETHERNET_PROGRAMS, Loaded, SOCKET_PROGRAMS};
+use super::tables::{Sizes, Tables};
+use super::Config;
+use crate::plan::{PlanId, ServicePlan};
+
+/// The Service every node needs first: the API server's own.
+const API_SERVER: (&str, &str) = ("default", "kubernetes");
+
+/// A loaded set.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) loaded: Loaded,
+    pub(super) tables: Tables,
+    pub(super) events: Events,
+    pub(super) programmed: HashMap<PlanId, Programmed>,
+    settings: Option<Run>,
+    next_ranges: u32,
+}
+
+/// What the kernel holds of a plan.
+#[derive(Clone, Debug)]
+pub(super) struct Programmed {
+    pub(super) plan: Arc<ServicePlan>,
+    pub(super) index: u32,
+    run: Run,
+    ranges: u32,
+}
+
+/// A plan that is to change, or to go.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) id: PlanId,
+    pub(super) new: Option<(Arc<ServicePlan>, Compiled)>,
+}
+
+/// Why a step was not made.
+#[derive(Debug)]
+pub(super) enum StepError {
+    /// The set is too small: a larger one is needed.
+    NoRoom,
+    /// The kernel did not take something.
+    Failed(EbpfError),
+}
+
+impl From<EbpfError> for StepError {
+    fn from(error: EbpfError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Live {
+    /// Loads a set with room for `needed`; its maps are empty, and its programs nowhere.
+    pub(super) fn load(
+        pins: &Pins,
+        needed: Sizes,
+        features: &Features,
+    ) -> Result<Self, EbpfError> {
+        let (mut loaded, tables) = Loaded::load(pins, Sizes::for_need(needed), features)?;
+        let names = [&SOCKET_PROGRAMS[..], &ETHERNET_PROGRAMS[..]].concat();
+        loaded.verify(&names)?;
+        let events = Events::of(loaded.events()?);
+        Ok(Self {
+            loaded,
+            tables,
+            events,
+            programmed: HashMap::new(),
+            settings: None,
+            next_ranges: 1,
+        })
+    }
+
+    /// How much room a set needs for what is programmed after these steps.
+    pub(super) fn needed(&self, steps: &[Step], identities: &Identities) -> Sizes {
+        let new = steps.iter().filter_map(|step| step.new.as_ref());
+        let mut needed = need_of(new.map(|(_, compiled)| compiled));
+        needed.slots += self.tables.slots_taken();
+        needed.frontends += count(self.tables.frontend_count().max(self.tables.address_count()));
+        needed.ranges += self.tables.range_count();
+        needed.services = needed.services.saturating_add(identities.end());
+        needed
+    }
+
+    /// Writes what holds for all Services.
+    pub(super) fn write_settings(
+        &mut self,
+        config: &Config,
+        host_cookie: u64,
+    ) -> Result<(), StepError> {
+        let addresses = node::addresses(config);
+        for address in self.tables.node_addresses() {
+            if !addresses.contains_key(&address) {
+                self.tables.set_node_address(address, 0)?;
+            }
+        }
+        for (address, flags) in addresses {
+            self.tables.set_node_address(address, flags)?;
+        }
+        self.tables.set_devices(node::devices(config))?;
+        let block = node::settings_block(config, host_cookie);
+        let is_new = self.settings.is_none_or(|run| {
+            let words = block.iter().flat_map(|slot| slot.0);
+            !self.tables.read_block(run).eq(words) || self.tables.base(0) != u64::from(run.first)
+        });
+        if is_new {
+            let run = self.tables.write_block(&block).ok_or(StepError::NoRoom)?;
+            self.tables.flip(0, Some(run));
+            if let Some(old) = self.settings.replace(run) {
+                self.tables.give_back(old);
+            }
+        }
+        Ok(())
+    }
+
+    /// The slots that the settings take.
+    pub(super) fn settings_slots(&self) -> u32 {
+        self.settings.map_or(0, |run| run.count)
+    }
+
+    /// Makes all steps: first the endpoints of all, then the ways to them (the API server's
+    /// first), then what goes.
+    pub(super) fn make(
+        &mut self,
+        steps: Vec<Step>,
+        identities: &mut Identities,
+    ) -> Result<(), StepError> {
+        let mut made = Vec::with_capacity(steps.len());
+        for step in steps {
+            made.push(self.write_endpoints(step, identities)?);
+        }
+        made.sort_by_key(|made: &Made| {
+            let service = &made.id.service;
+            (&*service.namespace, &*service.name) != API_SERVER
+        });
+        for step in &made {
+            self.open_ways(step)?;
+        }
+        for step in made.into_iter().rev() {
+            self.close_ways(step, identities)?;
+        }
+        Ok(())
+    }
+
+    /// A new block, and the flip to it. Nothing leads there yet if the Service is new.
+    fn write_endpoints(
+        &mut self,
+        step: Step,
+        identities: &mut Identities,
+    ) -> Result<Made, StepError> {
+        let Step { id, new } = step;
+        let old = self.programmed.get(&id).cloned();
+        let Some((plan, compiled)) = new else {
+            return Ok(Made {
+                id,
+                old,
+                new: None,
+            });
+        };
+        let index = match &old {
+            Some(old) => old.index,
+            None => identities.assign(&id)?.ok_or(StepError::NoRoom)?,
+        };
+        if index >= self.tables.sizes().services {
+            return Err(StepError::NoRoom);
+        }
+        let ranges = self.write_ranges(&compiled)?;
+        let run = self
+            .tables
+            .write_block(&compiled.block(index, ranges))
+            .ok_or(StepError::NoRoom)?;
+        self.tables.flip(index, Some(run));
+        let programmed = Programmed {
+            plan,
+            index,
+            run,
+            ranges,
+        };
+        self.programmed.insert(id.clone(), programmed);
+        if let Some(old) = &old {
+            self.tables.give_back(old.run);
+        }
+        Ok(Made {
+            id,
+            old,
+            new: Some((index, compiled)),
+        })
+    }
+
+    fn write_ranges(&mut self, compiled: &Compiled) -> Result<u32, EbpfError> {
+        let Some(ranges) = &compiled.ranges else {
+            return Ok(0);
+        };
+        let set = self.next_ranges;
+        self.next_ranges = self.next_ranges.checked_add(1).unwrap_or(1);
+        for (bits, net) in ranges {
+            self.tables.add_range(set, *bits, *net)?;
+        }
+        Ok(set)
+    }
+
+    fn open_ways(&mut self, made: &Made) -> Result<(), EbpfError> {
+        let Some((index, compiled)) = &made.new else {
+            return Ok(());
+        };
+        for (address, flag) in &compiled.addresses {
+            self.tables.claim(*address, *flag)?;
+        }
+        for (key, kind) in &compiled.frontends {
+            let frontend = Frontend {
+                service: *index,
+                kind: kind.number(),
+            };
+            self.tables.set_frontend(*key, frontend)?;
+        }
+        Ok(())
+    }
+
+    fn close_ways(&mut self, made: Made, identities: &mut Identities) -> Result<(), EbpfError> {
+        let Some(old) = made.old else {
+            return Ok(());
+        };
+        // It was compiled when it was programmed, so it compiles.
+        if let Ok(compiled) = compile(&old.plan) {
+            let stays = |key| {
+                let new = made.new.as_ref().map(|(_, new)| &new.frontends);
+                new.is_some_and(|new| new.iter().any(|(kept, _)| kept == key))
+            };
+            for (key, _) in compiled.frontends.iter().filter(|(key, _)| !stays(key)) {
+                self.tables.remove_frontend(key, old.index)?;
+            }
+            for (address, flag) in &compiled.addresses {
+                self.tables.release(*address, *flag)?;
+            }
+            self.remove_ranges(&compiled, old.ranges)?;
+        }
+        if made.new.is_none() {
+            self.tables.flip(old.index, None);
+            self.tables.give_back(old.run);
+            self.programmed.remove(&made.id);
+            identities.forget(old.index);
+        }
+        Ok(())
+    }
+
+    fn remove_ranges(&mut self, compiled: &Compiled, set: u32) -> Result<(), EbpfError> {
+        for (bits, net) in compiled.ranges.iter().flatten() {
+            self.tables.remove_range(set, *bits, *net)?;
+        }
+        Ok(())
+    }
+
+    /// Compares what the kernel holds with what was written, and puts it right; says how much
+    /// was wrong.
+    pub(super) fn audit(&mut self) -> Result<usize, EbpfError> {
+        let mut wrong = self.tables.audit()?;
+        for programmed in self.programmed.values() {
+            if self.tables.base(programmed.index) != u64::from(programmed.run.first) {
+                self.tables.flip(programmed.index, Some(programmed.run));
+                wrong += 1;
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// Whether every Service's word is as it was written: cheap.
+    pub(super) fn words_are_right(&self) -> bool {
+        self.programmed
+            .values()
+            .all(|programmed| self.tables.base(programmed.index) == u64::from(programmed.run.first))
+    }
+}
+
+/// A step whose endpoints are written.
+struct Made {
+    id: PlanId,
+    old: Option<Programmed>,
+    new: Option<(u32, Compiled)>,
+}
+
+/// The room that compiled plans take by themselves.
+pub(super) fn need_of<'a>(compiled: impl Iterator<Item = &'a Compiled>) -> Sizes {
+    let mut needed = Sizes {
+        services: 1,
+        slots: 16,
+        frontends: 0,
+        ranges: 0,
+    };
+    for compiled in compiled {
+        needed.services += 1;
+        needed.slots = needed.slots.saturating_add(compiled.slots());
+        let (frontends, addresses) = (compiled.frontends.len(), compiled.addresses.len());
+        needed.frontends += count(frontends.max(addresses));
+        needed.ranges += compiled.ranges.as_ref().map_or(0, |ranges| count(ranges.len()));
+    }
+    needed
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX / 4)
+}
+
+/// The endpoints of a plan that a UDP socket or flow may keep, as they stand in maps.
+pub(super) fn serving(plan: &ServicePlan) -> impl Iterator<Item = (Address, u16)> + '_ {
+    let targets = plan.serving.iter();
+    targets.map(|target| (Address::from(target.address), target.port.to_be()))
+}

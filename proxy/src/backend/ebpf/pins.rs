@@ -1,0 +1,156 @@
+//! Names in the bpf file system: what outlives the agent.
+//!
+//! ```text
+//! <bpf-root>/v1/FLOWS …        maps that are shared by all loads of one schema
+//! <bpf-root>/links/connect4 …  the programs' places, whatever the schema
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use switchyard_datapath::layout::SCHEMA;
+
+use super::EbpfError;
+
+/// Other names that are tried where something that is not ours has one.
+const OTHER_NAMES: usize = 8;
+
+/// Where things of this schema are pinned.
+#[derive(Clone, Debug)]
+pub(super) struct Pins {
+    maps: PathBuf,
+    links: PathBuf,
+}
+
+impl Pins {
+    /// Makes the directories, if they are not there.
+    pub(super) fn open(root: &Path) -> Result<Self, EbpfError> {
+        fs::create_dir_all(root)
+            .map_err(EbpfError::system(format!("making {}", root.display())))?;
+        Ok(Self {
+            maps: directory(&root.join(format!("v{SCHEMA}")))?,
+            links: directory(&root.join("links"))?,
+        })
+    }
+
+    /// The directories of an agent that runs, or ran; nothing is made.
+    pub(super) fn existing(root: &Path) -> Self {
+        Self {
+            maps: root.join(format!("v{SCHEMA}")),
+            links: root.join("links"),
+        }
+    }
+
+    /// The path of a map that is to have this shape: of the one that is there, or a free name.
+    /// What is there and is something else is said, and left alone.
+    pub(super) fn map(&self, name: &str, expected: &Expected) -> Result<PathBuf, EbpfError> {
+        free_or_ours(&self.maps.join(name), |path| expected.is_met_at(path))
+    }
+
+    /// The path of a link, found in the same way.
+    pub(super) fn link(&self, name: &str) -> Result<PathBuf, EbpfError> {
+        free_or_ours(&self.links.join(name), |path| {
+            switchyard_kernel::Link::open(path)
+                .map(drop)
+                .map_err(|error| error.to_string())
+        })
+    }
+
+    /// The directory of links.
+    pub(super) fn links(&self) -> &Path {
+        &self.links
+    }
+
+    /// The directory of maps.
+    pub(super) fn maps(&self) -> &Path {
+        &self.maps
+    }
+}
+
+/// What a pinned map must be like, so that programs can use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Expected {
+    /// `enum bpf_map_type`.
+    pub(super) kind: u32,
+    pub(super) key_bytes: u32,
+    pub(super) value_bytes: u32,
+}
+
+impl Expected {
+    fn is_met_at(&self, path: &Path) -> Result<(), String> {
+        let map = switchyard_kernel::open_pinned(path).map_err(|error| error.to_string())?;
+        let shape =
+            switchyard_kernel::map_shape(map.as_fd()).map_err(|error| error.to_string())?;
+        let found = Self {
+            kind: shape.kind,
+            key_bytes: shape.key_bytes,
+            value_bytes: shape.value_bytes,
+        };
+        if found == *self {
+            Ok(())
+        } else {
+            Err(format!("it is {found:?}, expected {self:?}"))
+        }
+    }
+}
+
+/// A directory of ours: made, or there; under another name if something else has this one.
+fn directory(path: &Path) -> Result<PathBuf, EbpfError> {
+    for candidate in names(path) {
+        match fs::create_dir(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if candidate.is_dir() {
+                    return Ok(candidate);
+                }
+                say_foreign(&candidate, "it is no directory");
+            }
+            Err(error) => {
+                return Err(EbpfError::system(format!("making {}", candidate.display()))(error));
+            }
+        }
+    }
+    Err(taken(path))
+}
+
+fn free_or_ours(
+    path: &Path,
+    is_ours: impl Fn(&Path) -> Result<(), String>,
+) -> Result<PathBuf, EbpfError> {
+    for candidate in names(path) {
+        // A symbolic link, whatever it leads to, is something that is there.
+        if fs::symlink_metadata(&candidate).is_err() {
+            return Ok(candidate);
+        }
+        match is_ours(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(reason) => say_foreign(&candidate, &reason),
+        }
+    }
+    Err(taken(path))
+}
+
+/// The name itself, then the name with numbers behind it.
+fn names(path: &Path) -> impl Iterator<Item = PathBuf> + '_ {
+    let numbered = (2..=OTHER_NAMES + 1).map(|number| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        path.with_file_name(format!("{name}-{number}"))
+    });
+    std::iter::once(path.to_path_buf()).chain(numbered)
+}
+
+fn say_foreign(path: &Path, reason: &str) {
+    tracing::warn!(
+        path = %path.display(), %reason,
+        "something that is not ours has this name: left alone, another name is used"
+    );
+}
+
+fn taken(path: &Path) -> EbpfError {
+    EbpfError::PinsTaken {
+        path: path.to_path_buf(),
+        tries: OTHER_NAMES,
+    }
+}

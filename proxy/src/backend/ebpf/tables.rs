@@ -1,0 +1,446 @@
+//! The maps that say what Services do: one set of them for each load of the programs.
+//!
+//! The agent is their only writer, so it knows what stands in them; [`super::audit`] looks.
+
+use std::collections::HashMap;
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Map, MapData, MapError};
+use switchyard_datapath::layout::{
+    Address, Device, Frontend, FrontendKey, RangeKey, address_flags, limits, map_names,
+};
+use switchyard_kernel::Mapping;
+
+use super::EbpfError;
+use super::arena::{Arena, Run};
+use super::slot::{SLOT_BYTES, Slot};
+
+/// Bytes of a word.
+const WORD_BYTES: usize = 8;
+/// Bits of a set's number before the address in keys of RANGES.
+const RANGE_SET_BITS: u32 = 32;
+
+/// How many entries the maps of a set have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub(super) services: u32,
+    pub(super) slots: u32,
+    pub(super) frontends: u32,
+    pub(super) ranges: u32,
+}
+
+impl Sizes {
+    /// The smallest set: some hundred Services.
+    pub(super) const MIN: Self = Self {
+        services: 1 << 10,
+        slots: 1 << 13,
+        frontends: 1 << 11,
+        ranges: 1 << 8,
+    };
+    /// The largest set.
+    pub(super) const MAX: Self = Self {
+        services: limits::SERVICES_MAX,
+        slots: limits::SLOTS_MAX,
+        frontends: limits::FRONTENDS_MAX,
+        ranges: limits::RANGES_MAX,
+    };
+
+    /// Room for at least `needed` and as much again, so that growing is rare.
+    pub(super) fn for_need(needed: Self) -> Self {
+        let room = |need: u32, min: u32, max: u32| {
+            need.saturating_mul(2)
+                .checked_next_power_of_two()
+                .unwrap_or(max)
+                .clamp(min, max)
+        };
+        Self {
+            services: room(needed.services, Self::MIN.services, Self::MAX.services),
+            slots: room(needed.slots, Self::MIN.slots, Self::MAX.slots),
+            frontends: room(needed.frontends, Self::MIN.frontends, Self::MAX.frontends),
+            ranges: room(needed.ranges, Self::MIN.ranges, Self::MAX.ranges),
+        }
+    }
+
+    /// Whether nothing of `needed` is more than there is room for.
+    pub(super) const fn hold(&self, needed: &Self) -> bool {
+        needed.services <= self.services
+            && needed.slots <= self.slots
+            && needed.frontends <= self.frontends
+            && needed.ranges <= self.ranges
+    }
+}
+
+/// How often an address is claimed, by what it is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Claims {
+    cluster: u32,
+    external: u32,
+    node: u32,
+}
+
+impl Claims {
+    const fn flags(&self) -> u32 {
+        let mut flags = self.node;
+        if self.cluster > 0 {
+            flags |= address_flags::CLUSTER_IP;
+        }
+        if self.external > 0 {
+            flags |= address_flags::EXTERNAL;
+        }
+        flags
+    }
+}
+
+/// One set of maps.
+#[derive(Debug)]
+pub(super) struct Tables {
+    addresses: aya::maps::HashMap<MapData, Address, u32>,
+    frontends: aya::maps::HashMap<MapData, FrontendKey, Frontend>,
+    ranges: LpmTrie<MapData, RangeKey, u8>,
+    devices: aya::maps::HashMap<MapData, u32, Device>,
+    words: Mapping,
+    slots: Mapping,
+    arena: Arena,
+    sizes: Sizes,
+    claims: HashMap<Address, Claims>,
+    owners: HashMap<FrontendKey, Frontend>,
+    known_devices: HashMap<u32, Device>,
+    range_entries: u32,
+    /// Elements written and deleted.
+    written: usize,
+}
+
+/// Takes a map out of a loaded object.
+pub(super) fn take(object: &mut aya::Ebpf, name: &'static str) -> Result<Map, EbpfError> {
+    object.take_map(name).ok_or(EbpfError::NoSuchMap { name })
+}
+
+fn usable<T, E: Into<MapError>>(name: &'static str, map: Result<T, E>) -> Result<T, EbpfError> {
+    map.map_err(|error| EbpfError::map(name, error.into()))
+}
+
+fn mapping(
+    object: &mut aya::Ebpf,
+    name: &'static str,
+    entries: u32,
+    entry_bytes: usize,
+) -> Result<Mapping, EbpfError> {
+    let map = take(object, name)?;
+    let Map::Array(data) = &map else {
+        return Err(EbpfError::NoSuchMap { name });
+    };
+    let bytes = usize::try_from(entries).unwrap_or(0) * entry_bytes;
+    Mapping::new(data.fd(), bytes).map_err(|source| EbpfError::System {
+        what: format!("mapping {name} into memory"),
+        source,
+    })
+}
+
+impl Tables {
+    /// The maps of an object that was loaded with these sizes; all empty.
+    pub(super) fn of(object: &mut aya::Ebpf, sizes: Sizes) -> Result<Self, EbpfError> {
+        use map_names::{ADDRESSES, DEVICES, FRONTENDS, RANGES, SLOTS, WORDS};
+        Ok(Self {
+            addresses: usable(ADDRESSES, take(object, ADDRESSES)?.try_into())?,
+            frontends: usable(FRONTENDS, take(object, FRONTENDS)?.try_into())?,
+            ranges: usable(RANGES, take(object, RANGES)?.try_into())?,
+            devices: usable(DEVICES, take(object, DEVICES)?.try_into())?,
+            words: mapping(object, WORDS, sizes.services, WORD_BYTES)?,
+            slots: mapping(object, SLOTS, sizes.slots, SLOT_BYTES)?,
+            arena: Arena::new(sizes.slots),
+            sizes,
+            claims: HashMap::new(),
+            owners: HashMap::new(),
+            known_devices: HashMap::new(),
+            range_entries: 0,
+            written: 0,
+        })
+    }
+
+    pub(super) const fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    pub(super) fn frontend_count(&self) -> usize {
+        self.owners.len()
+    }
+
+    pub(super) fn address_count(&self) -> usize {
+        self.claims.len()
+    }
+
+    pub(super) fn device_count(&self) -> usize {
+        self.known_devices.len()
+    }
+
+    pub(super) const fn range_count(&self) -> u32 {
+        self.range_entries
+    }
+
+    pub(super) const fn slots_taken(&self) -> u32 {
+        self.arena.taken()
+    }
+
+    /// Elements written and deleted since this was last asked.
+    pub(super) fn take_written(&mut self) -> usize {
+        std::mem::take(&mut self.written)
+    }
+
+    /// Writes a block where nobody reads yet. `None` if there is no room for it.
+    pub(super) fn write_block(&mut self, block: &[Slot]) -> Option<Run> {
+        let count = u32::try_from(block.len()).ok()?;
+        let run = match self.arena.take(count) {
+            Some(run) => run,
+            None => {
+                // What was given back a moment ago may be enough.
+                if !self.arena.has_returned() || switchyard_kernel::grace().is_err() {
+                    return None;
+                }
+                self.arena.settle();
+                self.arena.take(count)?
+            }
+        };
+        let words = block.iter().flat_map(|slot| slot.0);
+        for (at, word) in (first_word(run)..).zip(words) {
+            self.slots.store(at, word);
+        }
+        self.written += block.len();
+        Some(run)
+    }
+
+    /// What stands in a run of slots.
+    pub(super) fn read_block(&self, run: Run) -> impl Iterator<Item = u64> + '_ {
+        let count = usize::try_from(run.count).unwrap_or(0) * SLOT_BYTES / WORD_BYTES;
+        (first_word(run)..).take(count).map(|at| self.slots.load(at))
+    }
+
+    /// Lets a Service (0: the settings) be what a block says, from now on and all at once.
+    pub(super) fn flip(&mut self, index: u32, run: Option<Run>) {
+        let at = usize::try_from(index).unwrap_or(usize::MAX);
+        let base = run.map_or(0, |run| run.first);
+        self.words.store(at, u64::from(base));
+        self.written += 1;
+    }
+
+    /// Where the kernel finds the block of a Service; 0 if nowhere.
+    pub(super) fn base(&self, index: u32) -> u64 {
+        self.words.load(usize::try_from(index).unwrap_or(usize::MAX))
+    }
+
+    pub(super) fn give_back(&mut self, run: Run) {
+        self.arena.give_back(run);
+    }
+
+    /// Waits until nobody can read what was given back, if anything was.
+    pub(super) fn settle(&mut self) {
+        if self.arena.has_returned() && switchyard_kernel::grace().is_ok() {
+            self.arena.settle();
+        }
+    }
+
+    /// Claims an address for a Service.
+    pub(super) fn claim(&mut self, address: Address, flag: u32) -> Result<(), EbpfError> {
+        self.change_claims(address, |claims| {
+            *by_flag(claims, flag) += 1;
+        })
+    }
+
+    /// Takes a claim back.
+    pub(super) fn release(&mut self, address: Address, flag: u32) -> Result<(), EbpfError> {
+        self.change_claims(address, |claims| {
+            let count = by_flag(claims, flag);
+            *count = count.saturating_sub(1);
+        })
+    }
+
+    /// Sets what an address is to the node: 0 for nothing.
+    pub(super) fn set_node_address(
+        &mut self,
+        address: Address,
+        flags: u32,
+    ) -> Result<(), EbpfError> {
+        self.change_claims(address, |claims| claims.node = flags)
+    }
+
+    /// The addresses that are something to the node.
+    pub(super) fn node_addresses(&self) -> Vec<Address> {
+        let of_node = self.claims.iter().filter(|(_, claims)| claims.node != 0);
+        of_node.map(|(address, _)| *address).collect()
+    }
+
+    fn change_claims(
+        &mut self,
+        address: Address,
+        change: impl FnOnce(&mut Claims),
+    ) -> Result<(), EbpfError> {
+        let claims = self.claims.entry(address).or_default();
+        let before = claims.flags();
+        change(claims);
+        let after = claims.flags();
+        if before == after {
+            if after == 0 {
+                self.claims.remove(&address);
+            }
+            return Ok(());
+        }
+        self.written += 1;
+        if after == 0 {
+            self.claims.remove(&address);
+            return gone(map_names::ADDRESSES, self.addresses.remove(&address));
+        }
+        let result = self.addresses.insert(address, after, 0);
+        result.map_err(|error| EbpfError::map(map_names::ADDRESSES, error))
+    }
+
+    /// Lets an address and port lead to a Service.
+    pub(super) fn set_frontend(
+        &mut self,
+        key: FrontendKey,
+        frontend: Frontend,
+    ) -> Result<(), EbpfError> {
+        if self.owners.get(&key) == Some(&frontend) {
+            return Ok(());
+        }
+        let result = self.frontends.insert(key, frontend, 0);
+        result.map_err(|error| EbpfError::map(map_names::FRONTENDS, error))?;
+        self.owners.insert(key, frontend);
+        self.written += 1;
+        Ok(())
+    }
+
+    /// Ends that, if it still leads to this Service.
+    pub(super) fn remove_frontend(
+        &mut self,
+        key: &FrontendKey,
+        service: u32,
+    ) -> Result<(), EbpfError> {
+        if self.owners.get(key).is_none_or(|owner| owner.service != service) {
+            return Ok(());
+        }
+        gone(map_names::FRONTENDS, self.frontends.remove(key))?;
+        self.owners.remove(key);
+        self.written += 1;
+        Ok(())
+    }
+
+    /// Adds a network to a set of source ranges.
+    pub(super) fn add_range(&mut self, set: u32, bits: u32, net: Address) -> Result<(), EbpfError> {
+        let result = self.ranges.insert(&range_key(set, bits, net), 1, 0);
+        result.map_err(|error| EbpfError::map(map_names::RANGES, error))?;
+        self.range_entries += 1;
+        self.written += 1;
+        Ok(())
+    }
+
+    /// Takes it out again.
+    pub(super) fn remove_range(
+        &mut self,
+        set: u32,
+        bits: u32,
+        net: Address,
+    ) -> Result<(), EbpfError> {
+        gone(
+            map_names::RANGES,
+            self.ranges.remove(&range_key(set, bits, net)),
+        )?;
+        self.range_entries = self.range_entries.saturating_sub(1);
+        self.written += 1;
+        Ok(())
+    }
+
+    /// Makes DEVICES say this, and nothing else.
+    pub(super) fn set_devices(&mut self, devices: HashMap<u32, Device>) -> Result<(), EbpfError> {
+        let name = map_names::DEVICES;
+        for (index, device) in &devices {
+            if self.known_devices.get(index) != Some(device) {
+                let result = self.devices.insert(index, device, 0);
+                result.map_err(|error| EbpfError::map(name, error))?;
+                self.written += 1;
+            }
+        }
+        let known = std::mem::take(&mut self.known_devices);
+        for index in known.keys().filter(|index| !devices.contains_key(index)) {
+            gone(name, self.devices.remove(index))?;
+            self.written += 1;
+        }
+        self.known_devices = devices;
+        Ok(())
+    }
+
+    /// Compares ADDRESSES and FRONTENDS with what was written, puts right what differs, and
+    /// says how much that was.
+    pub(super) fn audit(&mut self) -> Result<usize, EbpfError> {
+        let mut wrong = 0;
+        let expected = self.claims.iter().map(|(at, claims)| (*at, claims.flags()));
+        wrong += repair(map_names::ADDRESSES, &mut self.addresses, expected.collect())?;
+        let expected = self.owners.iter().map(|(key, owner)| (*key, *owner));
+        wrong += repair(map_names::FRONTENDS, &mut self.frontends, expected.collect())?;
+        self.written += wrong;
+        Ok(wrong)
+    }
+}
+
+fn first_word(run: Run) -> usize {
+    usize::try_from(run.first).unwrap_or(usize::MAX / SLOT_BYTES) * (SLOT_BYTES / WORD_BYTES)
+}
+
+const fn by_flag(claims: &mut Claims, flag: u32) -> &mut u32 {
+    if flag == address_flags::CLUSTER_IP {
+        &mut claims.cluster
+    } else {
+        &mut claims.external
+    }
+}
+
+const fn range_key(set: u32, bits: u32, net: Address) -> Key<RangeKey> {
+    let data = RangeKey {
+        set: set.to_be(),
+        address: net,
+    };
+    Key::new(RANGE_SET_BITS + bits, data)
+}
+
+/// Removing what is not there (any more) is as good.
+fn gone(name: &'static str, result: Result<(), MapError>) -> Result<(), EbpfError> {
+    match result {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(EbpfError::map(name, error)),
+    }
+}
+
+/// Makes a hash map hold what is expected, and nothing else.
+fn repair<K, V>(
+    name: &'static str,
+    map: &mut aya::maps::HashMap<MapData, K, V>,
+    mut expected: HashMap<K, V>,
+) -> Result<usize, EbpfError>
+where
+    K: aya::Pod + Eq + std::hash::Hash,
+    V: aya::Pod + PartialEq,
+{
+    let mut wrong = 0;
+    let mut foreign = Vec::new();
+    for entry in map.iter() {
+        let (key, value) = entry.map_err(|error| EbpfError::map(name, error))?;
+        match expected.get(&key) {
+            Some(wanted) if *wanted == value => drop(expected.remove(&key)),
+            Some(_) => {}
+            None => foreign.push(key),
+        }
+    }
+    for key in foreign {
+        gone(name, map.remove(&key))?;
+        wrong += 1;
+    }
+    for (key, value) in expected {
+        map.insert(key, value, 0)
+            .map_err(|error| EbpfError::map(name, error))?;
+        wrong += 1;
+    }
+    Ok(wrong)
+}
