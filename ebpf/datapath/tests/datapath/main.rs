@@ -10,6 +10,7 @@ mod packets;
 mod world;
 
 mod checksums;
+mod collisions;
 mod flows;
 mod fragments;
 mod icmp;
@@ -21,3 +22,4 @@ mod refused;
 mod rewrite;
 mod slots;
 mod socket;
+mod socket_memory;
