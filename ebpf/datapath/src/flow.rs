@@ -22,8 +22,8 @@ mod open;
 
 use crate::Maps;
 use crate::layout::{
-    Address, Endpoint, FlowKey, FlowValue, FragmentKey, FragmentPorts, Hook, Reason, TCP, address_flags,
-    flow_flags,
+    Address, Endpoint, FlowKey, FlowValue, FragmentKey, FragmentPorts, Hook, Reason, TCP,
+    address_flags, flow_flags,
 };
 use crate::maps::{FlowRef, Refusal};
 use crate::parse::{Fragment, Parsed};
@@ -34,13 +34,8 @@ use crate::service::{Service, position};
 pub enum Verdict {
     /// It goes on as it is.
     Pass,
-    /// Its destination (at ingress) or source (at egress) is replaced.
-    Rewrite {
-        /// The new address.
-        address: Address,
-        /// The new port, in network byte order.
-        port: u16,
-    },
+    /// Its destination (at ingress) or source (at egress) becomes [`Work::to`].
+    Rewrite,
     /// It is lost.
     Drop,
 }
@@ -60,6 +55,8 @@ pub struct Place {
 pub struct Work {
     /// The packet.
     pub parsed: Parsed,
+    /// What is put into it.
+    pub to: Target,
     /// The packet an ICMP error quotes.
     pub(crate) quoted: Parsed,
     /// The entry the packet meets.
@@ -70,11 +67,52 @@ pub struct Work {
     pub(crate) value: FlowValue,
     /// The datagram of a fragment.
     fragment: FragmentKey,
+    /// Why it is refused, if it is.
+    noted: Noted,
+}
+
+/// An address and a port to put into a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// The address.
+    pub address: Address,
+    /// The port, in network byte order.
+    pub port: u16,
+}
+
+/// A refusal that is still to be told of. That is done in one place only: written out at each
+/// refusal, it would make the programs large and fill their stack.
+#[derive(Clone, Copy, Debug)]
+struct Noted {
+    is_some: bool,
+    told: bool,
+    reason: Reason,
+    service: u32,
+}
+
+impl Default for Noted {
+    /// Nothing is refused.
+    fn default() -> Self {
+        Self {
+            is_some: false,
+            told: false,
+            reason: Reason::NoLocalEndpoint,
+            service: 0,
+        }
+    }
 }
 
 /// A packet that comes in from a device.
 #[inline(always)]
 pub fn ingress(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
+    work.noted = Noted::default();
+    let verdict = come_in(maps, work, place);
+    tell(maps, work);
+    verdict
+}
+
+#[inline(always)]
+fn come_in(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
     let Some(flags) = maps.address(&work.parsed.destination) else {
         return Verdict::Pass;
     };
@@ -86,16 +124,18 @@ pub fn ingress(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
         if flags & address_flags::LOCAL != 0 {
             return Verdict::Pass;
         }
-        return drop(maps, &work.parsed, 0, Reason::UnknownFragment);
+        return drop(&mut work.noted, 0, Reason::UnknownFragment);
     }
     set_key(work, Hook::Ingress);
     if let Some(flow) = maps.flow(&work.key) {
-        let again = flow.flags() & flow_flags::REFUSED != 0
+        // The parts of a refused datagram stay together: the whole is what is answered.
+        let is_start = work.parsed.fragment != Fragment::Later;
+        let again = (flow.flags() & flow_flags::REFUSED != 0 && is_start)
             || (work.parsed.is_syn() && open::is_over(maps, work, flow));
         if !again {
             touch(maps, flow, &work.parsed, place);
             let (address, port) = flow.target();
-            return Verdict::Rewrite { address, port };
+            return rewrite(&mut work.to, &address, port);
         }
         open::forget(maps, work, flow);
     }
@@ -105,6 +145,14 @@ pub fn ingress(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
 /// A packet that goes out to a device.
 #[inline(always)]
 pub fn egress(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
+    work.noted = Noted::default();
+    let verdict = go_out(maps, work, place);
+    tell(maps, work);
+    verdict
+}
+
+#[inline(always)]
+fn go_out(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
     if !work.parsed.has_ports() || !find_ports(maps, work, Hook::Egress) {
         return Verdict::Pass;
     }
@@ -117,7 +165,7 @@ pub fn egress(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
         return masquerade::masquerade(maps, work, flow, place);
     }
     let (address, port) = flow.target();
-    Verdict::Rewrite { address, port }
+    rewrite(&mut work.to, &address, port)
 }
 
 /// Works out which entry the packet meets.
@@ -202,23 +250,44 @@ fn is_offered(maps: &impl Maps, service: &Service<'_>, address: &Address, port: 
     position(maps, list, &endpoint).is_some()
 }
 
+/// Has a packet changed.
+#[inline(always)]
+fn rewrite(to: &mut Target, address: &Address, port: u16) -> Verdict {
+    to.address = *address;
+    to.port = port;
+    Verdict::Rewrite
+}
+
 /// Loses a packet, and notes why.
 #[inline(always)]
-fn drop(maps: &impl Maps, parsed: &Parsed, service: u32, reason: Reason) -> Verdict {
-    note(maps, parsed, service, reason, false);
+fn drop(noted: &mut Noted, service: u32, reason: Reason) -> Verdict {
+    note(noted, service, reason, false);
     Verdict::Drop
 }
 
 #[inline(always)]
-fn note(maps: &impl Maps, parsed: &Parsed, service: u32, reason: Reason, told: bool) {
+fn note(noted: &mut Noted, service: u32, reason: Reason, told: bool) {
+    noted.is_some = true;
+    noted.told = told;
+    noted.reason = reason;
+    noted.service = service;
+}
+
+/// Tells of a refusal that was noted.
+#[inline(always)]
+fn tell(maps: &impl Maps, work: &Work) {
+    let Work { parsed, noted, .. } = work;
+    if !noted.is_some {
+        return;
+    }
     maps.refused(&Refusal {
-        reason,
-        told,
+        reason: noted.reason,
+        told: noted.told,
         source: parsed.source,
         destination: parsed.destination,
         source_port: parsed.source_port,
         destination_port: parsed.destination_port,
         protocol: parsed.protocol,
-        service,
+        service: noted.service,
     });
 }

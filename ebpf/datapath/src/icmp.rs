@@ -5,7 +5,7 @@
 //! answer translates the error, outside and in the quote.
 
 use crate::flow::Work;
-use crate::layout::{Address, FlowKey, Hook, address_flags};
+use crate::layout::{Address, FlowKey, Hook, address_flags, flow_flags};
 use crate::parse::{Fragment, IPV4, IPV6, Parsed, parse_quoted};
 use crate::rewrite::rewrite_address;
 use crate::{Maps, Packet};
@@ -71,8 +71,10 @@ pub fn translate(
         hook: hook.number(),
         reserved: 0,
     };
-    let Some(flow) = maps.flow(key) else {
-        return Outcome::Pass;
+    let flow = match maps.flow(key) {
+        // What no packet was translated by yet, no error can be about.
+        Some(flow) if flow.flags() & flow_flags::PENDING == 0 => flow,
+        _ => return Outcome::Pass,
     };
     let (address, port) = flow.target();
     if change(packet, parsed, quoted, hook, &address, port) {
@@ -121,8 +123,15 @@ fn change(
     let checksum = parsed.transport + 2;
     // ICMPv6 covers the outer addresses too; ICMP does not.
     let covers_outer = (!parsed.is_v4()).then_some(checksum);
-    rewrite_address(packet, parsed, outer_field, &outer_old, address, covers_outer, false)
-        && quoted_address(packet, quoted, quoted_field, &quoted_old, address, checksum)
+    rewrite_address(
+        packet,
+        parsed,
+        outer_field,
+        &outer_old,
+        address,
+        covers_outer,
+        false,
+    ) && quoted_address(packet, quoted, quoted_field, &quoted_old, address, checksum)
         && packet.replace_checksum(
             checksum,
             u32::from(quoted_port),

@@ -43,7 +43,10 @@ pub const ICMPV6: u8 = 58;
 
 /// Everything here is plain numbers without padding, as aya wants keys and values to be.
 #[cfg(feature = "host")]
-#[expect(unsafe_code, reason = "a promise about layouts, which the assertions beside them keep")]
+#[expect(
+    unsafe_code,
+    reason = "a promise about layouts, which the assertions beside them keep"
+)]
 mod host {
     use super::{
         Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, Device, FlowKey,
@@ -60,7 +63,17 @@ mod host {
     }
 
     plain!(
-        Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, Device, FlowKey,
-        FlowValue, Frontend, FrontendKey, RangeKey,
+        Address,
+        AffinityKey,
+        AffinityValue,
+        Connected,
+        CounterKey,
+        Counters,
+        Device,
+        FlowKey,
+        FlowValue,
+        Frontend,
+        FrontendKey,
+        RangeKey,
     );
 }

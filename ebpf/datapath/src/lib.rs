@@ -18,10 +18,11 @@
 //! - [`rewrite`]: changing a packet's addresses and checksums.
 //! - [`icmp`]: errors about translated packets.
 //! - [`maglev`]: tables that every node builds alike.
+//! - `table` (feature `table`): the maps in memory, for tests.
 
 #![no_std]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "table"))]
 extern crate std;
 
 pub mod flow;
@@ -36,8 +37,8 @@ pub mod rewrite;
 pub mod select;
 pub mod service;
 pub mod socket;
-#[cfg(test)]
-mod table;
+#[cfg(any(test, feature = "table"))]
+pub mod table;
 
 pub use maps::{FlowRef, Insert, Maps, Refusal};
 pub use packet::Packet;

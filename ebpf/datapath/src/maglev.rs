@@ -26,12 +26,17 @@ pub fn size(endpoints: u32) -> u32 {
 /// are endpoints. The result depends on the endpoints' addresses and ports alone, provided
 /// they come sorted.
 ///
-/// Nothing is written if there are no endpoints, or more than positions.
+/// The table's length is a [`size`], or another prime. Nothing is written if there are no
+/// endpoints, or more than positions.
 pub fn fill(endpoints: &[Endpoint], table: &mut [u16], turns: &mut [u32]) {
     let Ok(size) = u32::try_from(table.len()) else {
         return;
     };
     if endpoints.is_empty() || endpoints.len() > table.len() || endpoints.len() > turns.len() {
+        return;
+    }
+    if let [_] = endpoints {
+        table.fill(0);
         return;
     }
     table.fill(FREE);
@@ -88,7 +93,11 @@ fn take_next(table: &mut [u16], order: &Order, turn: &mut u32, number: usize) {
 /// mixed).
 fn hash(endpoint: &Endpoint, seed: u32) -> u32 {
     let mut hash = 0x811c_9dc5 ^ seed;
-    let words = endpoint.address.0.iter().flat_map(|word| word.to_ne_bytes());
+    let words = endpoint
+        .address
+        .0
+        .iter()
+        .flat_map(|word| word.to_ne_bytes());
     for byte in words.chain(endpoint.port.to_ne_bytes()) {
         hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
     }
@@ -128,7 +137,10 @@ mod tests {
                 shares[usize::from(position)] += 1;
             }
             let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
-            assert!(most - least <= 1 || f64::from(*most) < f64::from(*least) * 1.02, "{count}: {least} to {most}");
+            assert!(
+                most - least <= 1 || f64::from(*most) < f64::from(*least) * 1.02,
+                "{count}: {least} to {most}"
+            );
         }
     }
 

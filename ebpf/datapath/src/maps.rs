@@ -88,7 +88,10 @@ impl FlowRef {
     /// The flags now.
     #[inline(always)]
     #[must_use]
-    #[expect(unsafe_code, reason = "a pointer into a map the kernel shares between CPUs")]
+    #[expect(
+        unsafe_code,
+        reason = "a pointer into a map the kernel shares between CPUs"
+    )]
     pub fn flags(self) -> u16 {
         // SAFETY: valid by the contract of `new`.
         unsafe { core::ptr::addr_of!((*self.0).flags).read_volatile() }
@@ -97,7 +100,10 @@ impl FlowRef {
     /// What the packet becomes. It changes once, when an entry is settled.
     #[inline(always)]
     #[must_use]
-    #[expect(unsafe_code, reason = "a pointer into a map the kernel shares between CPUs")]
+    #[expect(
+        unsafe_code,
+        reason = "a pointer into a map the kernel shares between CPUs"
+    )]
     pub fn target(self) -> (Address, u16) {
         // SAFETY: valid by the contract of `new`.
         unsafe {
@@ -111,7 +117,10 @@ impl FlowRef {
     /// The Service's index, and the flow's id.
     #[inline(always)]
     #[must_use]
-    #[expect(unsafe_code, reason = "a pointer into a map the kernel shares between CPUs")]
+    #[expect(
+        unsafe_code,
+        reason = "a pointer into a map the kernel shares between CPUs"
+    )]
     pub fn owner(self) -> (u32, u64) {
         // SAFETY: valid by the contract of `new`; these never change.
         unsafe {
@@ -124,7 +133,10 @@ impl FlowRef {
 
     /// Notes flags, and when it was (about once a second).
     #[inline(always)]
-    #[expect(unsafe_code, reason = "a pointer into a map the kernel shares between CPUs")]
+    #[expect(
+        unsafe_code,
+        reason = "a pointer into a map the kernel shares between CPUs"
+    )]
     pub fn touch(self, flags: u16, now_ns: u64) {
         // SAFETY: valid by the contract of `new`; single fields are written.
         unsafe {
@@ -140,7 +152,10 @@ impl FlowRef {
 
     /// Settles what a pending entry becomes.
     #[inline(always)]
-    #[expect(unsafe_code, reason = "a pointer into a map the kernel shares between CPUs")]
+    #[expect(
+        unsafe_code,
+        reason = "a pointer into a map the kernel shares between CPUs"
+    )]
     pub fn settle(self, address: Address, port: u16, flags: u16) {
         // SAFETY: valid by the contract of `new`. The flags go last: who reads them without
         // PENDING reads the address and port that were written before.

@@ -219,7 +219,10 @@ fn ipv6(packet: &impl Packet, parsed: &mut Parsed) -> Option<()> {
             _ => return Some(()),
         }
     }
-    None
+    match parsed.protocol {
+        0 | 43 | 44 | 60 => None, // one more
+        _ => Some(()),
+    }
 }
 
 #[inline(always)]

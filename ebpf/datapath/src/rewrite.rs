@@ -25,7 +25,15 @@ pub fn rewrite(
         None
     };
     let is_udp = parsed.protocol == UDP;
-    if !rewrite_address(packet, parsed, field, &old_address, address, checksum, is_udp) {
+    if !rewrite_address(
+        packet,
+        parsed,
+        field,
+        &old_address,
+        address,
+        checksum,
+        is_udp,
+    ) {
         return false;
     }
     if !has_header || old_port == port {

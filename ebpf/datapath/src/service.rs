@@ -139,10 +139,13 @@ pub fn settings<M: Maps>(maps: &M, v4: bool) -> Option<&Settings> {
     maps.settings(if v4 { base } else { base + 1 })
 }
 
-/// The ports to masquerade with.
+/// The ports to masquerade with, `None` before any were written.
 #[inline(always)]
 pub fn settings_ports<M: Maps>(maps: &M) -> Option<&SettingsPorts> {
     let base = maps.word(0)?;
+    if base == 0 {
+        return None;
+    }
     maps.settings_ports(base + 2)
 }
 

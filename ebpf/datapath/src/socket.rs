@@ -5,8 +5,8 @@
 
 use crate::Maps;
 use crate::layout::{
-    Address, AffinityKey, Connected, Endpoint, Frontend, Kind, Reason, Settings, SocketEntry,
-    SocketRecord, UDP, address_flags, header_flags, settings_flags,
+    Address, AffinityKey, Connected, Endpoint, Frontend, Kind, Reason, SCTP, Settings, SocketEntry,
+    SocketRecord, TCP, UDP, address_flags, header_flags, settings_flags,
 };
 use crate::maps::Refusal;
 use crate::policy::{Choice, Client, Refused, Sender, choose, has_ranges};
@@ -140,16 +140,18 @@ fn send_to_one(
         }));
     }
     if let Some(record) = socket.record() {
-        note(
-            record,
-            SocketEntry {
-                vip: call.address,
-                endpoint: endpoint.address,
-                vip_port: call.port,
-                endpoint_port: endpoint.port,
-                service: index,
-            },
-        );
+        let entry = SocketEntry {
+            vip: call.address,
+            endpoint: endpoint.address,
+            vip_port: call.port,
+            endpoint_port: endpoint.port,
+            service: index,
+        };
+        if call.is_send {
+            note(record, entry);
+        } else {
+            note_only(record, entry);
+        }
     }
     Outcome::To(endpoint)
 }
@@ -161,6 +163,9 @@ fn find<'a>(
     socket: &impl Socket,
     call: &Call,
 ) -> Result<Option<Hit<'a>>, Refused> {
+    if !matches!(call.protocol, TCP | UDP | SCTP) {
+        return Ok(None); // a ping socket: there is no port that could be unknown
+    }
     let to_self = call.address.is_loopback() || call.address.is_unspecified();
     let flags = if to_self {
         address_flags::NODE_PORTS
@@ -254,6 +259,18 @@ fn refuse(maps: &impl Maps, call: &Call, service: u32, refused: Refused) -> Outc
         service,
     });
     if told { Outcome::Refuse } else { Outcome::Deny }
+}
+
+/// Remembers the destination of a socket that connects. It has one peer: an older VIP with the
+/// same endpoint is not it.
+#[inline(always)]
+fn note_only(record: &mut SocketRecord, entry: SocketEntry) {
+    for old in &mut record.entries {
+        old.service = 0;
+    }
+    let [first, ..] = &mut record.entries;
+    *first = entry;
+    record.next = 1;
 }
 
 /// Remembers a destination: over an older one for the same VIP, else over the oldest.

@@ -72,8 +72,9 @@ fn meet(context: &TcContext, hook: Hook, ip: u32) -> i32 {
     match verdict {
         Verdict::Pass => NEXT,
         Verdict::Drop => SHOT,
-        Verdict::Rewrite { address, port } => {
-            if rewrite(&mut packet, &work.parsed, hook, &address, port) {
+        Verdict::Rewrite => {
+            let to = &work.to;
+            if rewrite(&mut packet, &work.parsed, hook, &to.address, to.port) {
                 NEXT
             } else {
                 SHOT

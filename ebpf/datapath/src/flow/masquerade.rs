@@ -1,8 +1,8 @@
 //! The node's address and a port of ours in place of the client's.
 
-use super::{Place, Verdict, Work, drop};
+use super::{Place, Verdict, Work, drop, rewrite};
 use crate::layout::{
-    Address, FlowKey, FlowValue, Hook, PortRange, Reason, SettingsPorts, flow_flags,
+    Address, FlowKey, FlowValue, Hook, PortRange, Reason, SCTP, SettingsPorts, flow_flags,
 };
 use crate::maps::FlowRef;
 use crate::parse::Parsed;
@@ -11,8 +11,9 @@ use crate::{Insert, Maps};
 
 /// Ports that are tried before a packet is given up.
 const TRIES_MAX: u32 = 32;
-/// How far one try is from the next; prime, so that tries spread over the range.
-const STEP: u32 = 7919;
+/// How far one try is from the next; a prime greater than any count of ports, so that it shares
+/// no factor with one, and each try is another port.
+const STEP: u32 = 1_000_003;
 
 /// Chooses address and port for a flow whose first packet goes out now.
 #[inline(always)]
@@ -26,16 +27,17 @@ pub(super) fn masquerade(
         parsed,
         other,
         value,
+        noted,
+        to,
         ..
     } = work;
     let (service, id) = flow.owner();
     let address = own_address(maps, parsed, place);
-    let Some(ports) = settings_ports(maps) else {
-        return Verdict::Pass;
+    let ports = match settings_ports(maps) {
+        Some(ports) if address != Address::ANY => ports,
+        // Unmasked, the client would get its answers past us.
+        _ => return drop(noted, service, Reason::NoMasqueradePort),
     };
-    if address == Address::ANY {
-        return drop(maps, parsed, service, Reason::NoMasqueradePort);
-    }
     *value = FlowValue {
         address: parsed.source,
         port: parsed.source_port,
@@ -55,19 +57,16 @@ pub(super) fn masquerade(
     };
     let start = maps.random();
     for attempt in 0..TRIES_MAX {
-        let Some(port) = candidate(ports, parsed.source_port, start, attempt) else {
+        let Some(port) = candidate(ports, parsed, start, attempt) else {
             break;
         };
         other.destination_port = port.to_be();
         if maps.insert_flow(other, value, Insert::New) {
             flow.settle(address, port.to_be(), flow.flags() & !flow_flags::PENDING);
-            return Verdict::Rewrite {
-                address,
-                port: port.to_be(),
-            };
+            return rewrite(to, &address, port.to_be());
         }
     }
-    drop(maps, parsed, service, Reason::NoMasqueradePort)
+    drop(noted, service, Reason::NoMasqueradePort)
 }
 
 /// The node's address for packets that go by a device, in the packet's family;
@@ -82,11 +81,15 @@ pub(super) fn own_address(maps: &impl Maps, parsed: &Parsed, place: &Place) -> A
 }
 
 /// The port of the n-th try, in host byte order: the client's own if it is in our ranges, then
-/// one after the other from a random start.
+/// one after the other from a random start. SCTP has only its own to try, since its checksum
+/// can't follow another.
 #[inline(always)]
-fn candidate(ports: &SettingsPorts, own: u16, start: u32, attempt: u32) -> Option<u16> {
+fn candidate(ports: &SettingsPorts, parsed: &Parsed, start: u32, attempt: u32) -> Option<u16> {
     let [low, high] = ports.ranges;
-    let own = u16::from_be(own);
+    let own = u16::from_be(parsed.source_port);
+    if parsed.protocol == SCTP {
+        return (attempt == 0).then_some(own);
+    }
     if attempt == 0 && (contains(&low, own) || contains(&high, own)) {
         return Some(own);
     }
@@ -121,7 +124,11 @@ mod tests {
     /// Every port of small ranges is reached, and none beside them.
     #[test]
     fn tries_stay_in_the_ranges_and_reach_all_of_them() {
-        for (low, high) in [((10, 19), (100, 104)), ((1, 0), (65_535, 65_535)), ((5, 5), (1, 0))] {
+        for (low, high) in [
+            ((10, 19), (100, 104)),
+            ((1, 0), (65_535, 65_535)),
+            ((5, 5), (1, 0)),
+        ] {
             let range = |(first, last)| PortRange { first, last };
             let (low, high) = (range(low), range(high));
             let mut seen = std::collections::BTreeSet::new();

@@ -1,10 +1,10 @@
 //! New flows: which Service, which endpoint, and the entries that remember it.
 
 use super::masquerade::own_address;
-use super::{Place, Verdict, Work, drop, is_offered, note};
+use super::{Place, Verdict, Work, drop, is_offered, note, rewrite};
 use crate::layout::{
-    Address, AffinityKey, FlowKey, Frontend, Hook, Kind, RangeKey, Reason, SCTP,
-    Settings, address_flags, device_flags, flow_flags, header_flags, settings_flags,
+    Address, AffinityKey, FlowKey, Frontend, Hook, Kind, RangeKey, Reason, SCTP, Settings,
+    address_flags, device_flags, flow_flags, header_flags, settings_flags,
 };
 use crate::maps::FlowRef;
 use crate::parse::{Fragment, Parsed};
@@ -41,12 +41,12 @@ pub(super) fn open(maps: &impl Maps, work: &mut Work, flags: u32, place: &Place)
     };
     let kind = Kind::from_number(frontend.kind);
     if !may_enter(maps, &work.parsed, &service, kind) {
-        return drop(maps, &work.parsed, frontend.service, Reason::SourceRange);
+        return drop(&mut work.noted, frontend.service, Reason::SourceRange);
     }
     match choose(&service, kind, &client) {
         Ok(choice) => send(maps, work, &service, &choice, frontend, sender, place),
         Err(Refused::Reject(reason)) => refuse(maps, work, frontend.service, reason, place),
-        Err(Refused::Drop(reason)) => drop(maps, &work.parsed, frontend.service, reason),
+        Err(Refused::Drop(reason)) => drop(&mut work.noted, frontend.service, reason),
     }
 }
 
@@ -98,7 +98,7 @@ fn refuse(
     let is_answered = parsed.protocol != SCTP && !parsed.is_rst();
     let address = own_address(maps, parsed, place);
     if address == Address::ANY || !is_answered {
-        return drop(maps, parsed, service, reason);
+        return drop(&mut work.noted, service, reason);
     }
     let nobody = NewFlow {
         address,
@@ -108,10 +108,10 @@ fn refuse(
         flags: flow_flags::REFUSED,
     };
     if !matches!(nobody.insert(maps, work), Inserted::Yes) {
-        return drop(maps, &work.parsed, service, reason);
+        return drop(&mut work.noted, service, reason);
     }
-    note(maps, &work.parsed, service, reason, true);
-    Verdict::Rewrite { address, port: 0 }
+    note(&mut work.noted, service, reason, true);
+    rewrite(&mut work.to, &address, 0)
 }
 
 /// Whether a client is within the Service's source ranges. A node that connects to a
@@ -125,8 +125,8 @@ fn may_enter(maps: &impl Maps, parsed: &Parsed, service: &Service, kind: Kind) -
         set: service.header.ranges.to_be(),
         address: parsed.source,
     };
-    let from_own_vip = service.has(header_flags::RANGES_INCLUDE_NODE)
-        && parsed.source == parsed.destination;
+    let from_own_vip =
+        service.has(header_flags::RANGES_INCLUDE_NODE) && parsed.source == parsed.destination;
     from_own_vip || maps.in_range(&key)
 }
 
@@ -153,7 +153,7 @@ fn send(
             return Verdict::Pass;
         };
         if work.parsed.protocol == SCTP && endpoint.port != work.parsed.destination_port {
-            return drop(maps, &work.parsed, frontend.service, Reason::NotRewritable);
+            return drop(&mut work.noted, frontend.service, Reason::NotRewritable);
         }
         let flow = NewFlow {
             address: endpoint.address,
@@ -165,20 +165,17 @@ fn send(
         match flow.insert(maps, work) {
             Inserted::Yes => {
                 maps.count_connection(frontend.service, &endpoint, place.bytes);
-                return Verdict::Rewrite {
-                    address: endpoint.address,
-                    port: endpoint.port,
-                };
+                return rewrite(&mut work.to, &endpoint.address, endpoint.port);
             }
             Inserted::Collides => {
                 chosen = pick(maps, service, choice, maps.random(), false);
             }
             Inserted::Full => {
-                return drop(maps, &work.parsed, frontend.service, Reason::FlowTableFull);
+                return drop(&mut work.noted, frontend.service, Reason::FlowTableFull);
             }
         }
     }
-    drop(maps, &work.parsed, frontend.service, Reason::Collision)
+    drop(&mut work.noted, frontend.service, Reason::Collision)
 }
 
 /// What every node sees of a packet; for clients with affinity without their port, so that all
@@ -190,7 +187,12 @@ fn outside_hash(parsed: &Parsed, service: &Service) -> u32 {
     } else {
         0
     };
-    flow_hash(&parsed.source, port, &parsed.destination, parsed.destination_port)
+    flow_hash(
+        &parsed.source,
+        port,
+        &parsed.destination,
+        parsed.destination_port,
+    )
 }
 
 /// Where the packet whose key is in [`Work`] is to go.
@@ -223,22 +225,23 @@ impl NewFlow {
         value.seen_ns = now_ns;
         value.id = now_ns.rotate_left(20) ^ u64::from(maps.random());
         set_reply(other, key, &self.address, self.port);
-        if !maps.insert_flow(other, value, Insert::New) {
-            let old = maps.flow(other);
-            if !old.is_some_and(|old| is_free(old, &value.address, value.port)) {
-                return if old.is_some() {
-                    Inserted::Collides
-                } else {
-                    Inserted::Full
-                };
-            }
-            maps.insert_flow(other, value, Insert::Any);
-        }
         let mut complete = true;
+        if !maps.insert_flow(other, value, Insert::New) {
+            let Some(old) = maps.flow(other) else {
+                return Inserted::Full;
+            };
+            if !is_free(old, &value.address, value.port) {
+                return Inserted::Collides;
+            }
+            let (_, id) = old.owner();
+            forget_masquerade(maps, other, id);
+            set_reply(other, key, &self.address, self.port);
+            complete = maps.insert_flow(other, value, Insert::Any);
+        }
         if self.masquerade {
             value.flags = flow_flags::MASQUERADE | flow_flags::PENDING;
             turn(other);
-            complete = maps.insert_flow(other, value, Insert::Any);
+            complete &= maps.insert_flow(other, value, Insert::Any);
             turn(other);
         }
         value.address = self.address;
@@ -257,11 +260,12 @@ impl NewFlow {
 }
 
 /// Whether a reply's entry, left by an earlier flow of the same client, can be taken over: it
-/// is for the same VIP, or its connection has ended.
+/// is for the same VIP, its connection has ended, or it was for a refusal, which comes at once.
 #[inline(always)]
 fn is_free(old: FlowRef, vip: &Address, port: u16) -> bool {
     let (address, old_port) = old.target();
-    let has_ended = old.flags() & (flow_flags::FIN | flow_flags::RST) != 0;
+    let ended = flow_flags::FIN | flow_flags::RST | flow_flags::REFUSED;
+    let has_ended = old.flags() & ended != 0;
     has_ended || (address == *vip && old_port == port)
 }
 
@@ -285,7 +289,7 @@ fn turn(key: &mut FlowKey) {
 }
 
 /// Whether a SYN that meets this entry opens a new connection: the old one was closed by either
-/// side, or its endpoint takes no new ones any more.
+/// side (its replies may be another flow's since), or its endpoint takes no new ones any more.
 #[inline(always)]
 pub(super) fn is_over(maps: &impl Maps, work: &mut Work, flow: FlowRef) -> bool {
     let flags = flow.flags();
@@ -295,37 +299,56 @@ pub(super) fn is_over(maps: &impl Maps, work: &mut Work, flow: FlowRef) -> bool 
     let ended = flow_flags::FIN | flow_flags::RST;
     let (address, port) = flow.target();
     set_reply(&mut work.other, &work.key, &address, port);
+    let (service, id) = flow.owner();
     let reply_ended = maps
         .flow(&work.other)
-        .is_some_and(|reply| reply.flags() & ended != 0);
+        .is_none_or(|reply| reply.owner().1 != id || reply.flags() & ended != 0);
     if flags & ended != 0 || reply_ended {
         return true;
     }
-    let (service, _) = flow.owner();
     match Service::load(maps, service) {
         Some(service) => !is_offered(maps, &service, &address, port),
         None => true,
     }
 }
 
-/// Removes what a request's entry leads to, so that the port can be used anew.
+/// Removes what a request's entry leads to, so that the port can be used anew; not what another
+/// flow has taken over since.
 #[inline(always)]
 pub(super) fn forget(maps: &impl Maps, work: &mut Work, flow: FlowRef) {
     let Work { key, other, .. } = work;
+    let (_, id) = flow.owner();
     let (address, port) = flow.target();
     set_reply(other, key, &address, port);
-    maps.remove_flow(other);
-    turn(other);
-    if let Some(masquerade) = maps.flow(other) {
-        let (hidden, hidden_port) = masquerade.target();
-        maps.remove_flow(other);
-        // From the endpoint to the node.
-        other.source = address;
-        other.source_port = port;
-        other.destination = hidden;
-        other.destination_port = hidden_port;
-        other.hook = Hook::Ingress.number();
-        maps.remove_flow(other);
-    }
+    remove_own(maps, other, id);
+    forget_masquerade(maps, other, id);
     maps.remove_flow(key);
+}
+
+/// Removes the masquerade of a flow, the key of whose replies is given; it is another after.
+#[inline(always)]
+fn forget_masquerade(maps: &impl Maps, key: &mut FlowKey, id: u64) {
+    turn(key);
+    let Some(masquerade) = maps.flow(key) else {
+        return;
+    };
+    if masquerade.owner().1 != id {
+        return;
+    }
+    let (hidden, hidden_port) = masquerade.target();
+    maps.remove_flow(key);
+    // From the endpoint to the node.
+    turn(key);
+    key.destination = hidden;
+    key.destination_port = hidden_port;
+    key.hook = Hook::Ingress.number();
+    remove_own(maps, key, id);
+}
+
+/// Removes an entry if it is of this flow.
+#[inline(always)]
+fn remove_own(maps: &impl Maps, key: &FlowKey, id: u64) {
+    if maps.flow(key).is_some_and(|flow| flow.owner().1 == id) {
+        maps.remove_flow(key);
+    }
 }

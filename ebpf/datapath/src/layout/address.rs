@@ -142,7 +142,13 @@ mod tests {
 
     #[test]
     fn addresses_keep_their_value() {
-        for text in ["10.96.0.1", "fd00:96::1:2", "::1", "0.0.0.0", "255.255.255.255"] {
+        for text in [
+            "10.96.0.1",
+            "fd00:96::1:2",
+            "::1",
+            "0.0.0.0",
+            "255.255.255.255",
+        ] {
             let ip: IpAddr = text.parse().unwrap();
             assert_eq!(IpAddr::from(Address::from(ip)), ip);
             assert_eq!(Address::from(ip).is_v4(), ip.is_ipv4());
