@@ -137,7 +137,9 @@ impl Link {
     pub fn open(path: &Path) -> io::Result<Self> {
         let link = Self(open_pinned(path)?);
         let name = std::fs::read_link(format!("/proc/self/fd/{}", link.0.as_raw_fd()))?;
-        if !name.to_string_lossy().contains("bpf_link") {
+        // `bpf_link` up to Linux 6.8, `bpf-link` then.
+        let kind = name.to_string_lossy().replace('_', "-");
+        if !kind.contains("bpf-link") {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("it is {}, not a link", name.display()),
