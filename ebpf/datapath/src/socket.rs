@@ -207,8 +207,11 @@ fn find<'a>(
 #[inline(always)]
 fn is_for_the_device(service: &Service, kind: Kind, settings: &Settings) -> bool {
     let has = |flag| settings.flags & flag != 0;
+    if has(settings_flags::MASQUERADE_ALL) {
+        return true;
+    }
     match kind {
-        Kind::ClusterIp => has(settings_flags::MASQUERADE_ALL),
+        Kind::ClusterIp => false,
         Kind::External | Kind::LoadBalancer => {
             has_ranges(service, kind)
                 || (has(settings_flags::PODS_BY_DEVICE)

@@ -129,6 +129,8 @@ pub mod address_flags {
     pub const LOCAL: u32 = 1 << 2;
     /// An address of this machine that accepts node ports.
     pub const NODE_PORTS: u32 = 1 << 3;
+    /// No Service has it any more, but connections that were made to it go on.
+    pub const DRAINING: u32 = 1 << 4;
 }
 
 #[cfg(test)]

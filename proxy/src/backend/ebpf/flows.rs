@@ -1,6 +1,6 @@
 //! Flows that are over: what the kernel's programs remember, and when it may be forgotten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -32,16 +32,19 @@ struct Seen {
     there: u16,
     back: u16,
     protocol: u8,
+    vip: Address,
     is_stale: bool,
 }
 
 /// What a walk through FLOWS found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Swept {
     /// Entries that stay.
     pub(super) entries: usize,
     /// Flows that were forgotten.
     pub(super) expired: u64,
+    /// VIPs that live connections were made to.
+    pub(super) vips: HashSet<Address>,
 }
 
 /// The map of flows.
@@ -75,15 +78,26 @@ impl Flows {
             let seen = flows.entry(value.id).or_default();
             seen.add(key, value);
             let is_request = value.flags & flow_flags::REQUEST != 0;
+            if is_request {
+                seen.vip = key.destination;
+            }
             if key.protocol == UDP && is_request && value.flags & flow_flags::REFUSED == 0 {
                 seen.is_stale |= is_stale(value.service, &value.address, value.port);
             }
         })?;
-        flows.retain(|_, seen| seen.is_over(now_ns, timeouts));
+        let mut vips = HashSet::new();
+        flows.retain(|_, seen| {
+            let is_over = seen.is_over(now_ns, timeouts);
+            if !is_over && seen.is_connected() {
+                vips.insert(seen.vip);
+            }
+            is_over
+        });
         if flows.is_empty() {
             return Ok(Swept {
                 entries,
                 expired: 0,
+                vips,
             });
         }
         let mut over: Vec<FlowKey> = Vec::new();
@@ -99,6 +113,7 @@ impl Flows {
         Ok(Swept {
             entries: entries.saturating_sub(over.len()),
             expired: u64::try_from(flows.len()).unwrap_or(0),
+            vips,
         })
     }
 
@@ -123,6 +138,14 @@ impl Seen {
     fn is_over(&self, now_ns: u64, timeouts: &ConntrackTimeouts) -> bool {
         let idle = Duration::from_nanos(now_ns.saturating_sub(self.last_ns));
         self.is_stale || idle > self.limit(timeouts)
+    }
+
+    /// A TCP connection that was answered, and closed by nobody.
+    const fn is_connected(&self) -> bool {
+        let ended = flow_flags::FIN | flow_flags::RST | flow_flags::REFUSED;
+        self.protocol == TCP
+            && self.back & flow_flags::STREAM != 0
+            && (self.there | self.back) & ended == 0
     }
 
     fn limit(&self, timeouts: &ConntrackTimeouts) -> Duration {
@@ -176,6 +199,7 @@ mod tests {
                 there,
                 back,
                 protocol,
+                vip: Address::ANY,
                 is_stale: false,
             };
             let limit_ns = seconds * 1_000_000_000;

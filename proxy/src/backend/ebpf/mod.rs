@@ -47,6 +47,7 @@ use self::compile::compile;
 use self::live::{Live, Step, StepError, need_of};
 use self::pins::Pins;
 use self::shared::{Every, Shared};
+use self::tables::Sizes;
 use super::{Refusal, Report, Written};
 use crate::devices::Devices;
 use crate::plan::{PlanChange, PlanId, ServicePlan};
@@ -57,6 +58,13 @@ pub use error::EbpfError;
 pub use features::{Features, Missing, probe};
 pub use housekeeping::{DropReason, Housekeeping, MapLevel, MapName, ServiceTotals};
 
+/// What most clusters need; larger ones load their programs once more.
+const USUAL: Sizes = Sizes {
+    services: 1 << 11,
+    slots: 1 << 14,
+    frontends: 1 << 12,
+    ranges: 1 << 8,
+};
 /// How often flows that are over are looked for.
 const SWEEP_FLOWS: Duration = Duration::from_secs(5);
 /// How often affinity that is over is looked for.
@@ -77,6 +85,8 @@ pub struct Ebpf {
     attached: Attached,
     /// `None` before the first reconcile.
     live: Option<Live>,
+    /// A set of the usual size, whose programs were verified while the cluster was listed.
+    spare: Option<Live>,
     shared: Option<Shared>,
     refused: BTreeMap<PlanId, Refusal>,
     has_stale_flows: bool,
@@ -104,8 +114,8 @@ struct Levels {
 }
 
 impl Ebpf {
-    /// Gets ready; nothing is loaded or changed before the first [`Ebpf::reconcile`], and what
-    /// an earlier run left goes on until then.
+    /// Gets ready, and has the kernel verify the programs. Nothing of what an earlier run left is
+    /// changed before the first [`Ebpf::reconcile`].
     ///
     /// # Errors
     /// [`EbpfError`].
@@ -130,6 +140,7 @@ impl Ebpf {
                  ECONNREFUSED"
             );
         }
+        let spare = Live::load(&pins, USUAL, &features)?;
         Ok(Self {
             attached: Attached::none(paths.cgroup_root, pins.clone(), features.tcx),
             config,
@@ -137,6 +148,7 @@ impl Ebpf {
             pins,
             host_cookie,
             live: None,
+            spare: Some(spare),
             shared: None,
             refused: BTreeMap::new(),
             has_stale_flows: false,
@@ -317,7 +329,10 @@ impl Ebpf {
         let known = self.shared.as_ref().map_or(1, |shared| shared.identities.end());
         needed.services = needed.services.saturating_add(known);
         Self::check_limits(&needed)?;
-        let mut live = Live::load(&self.pins, needed, &self.features)?;
+        let mut live = match self.spare.take() {
+            Some(spare) if spare.tables.sizes().hold(&needed) => spare,
+            _ => Live::load(&self.pins, needed, &self.features)?,
+        };
         let shared = match &mut self.shared {
             Some(shared) => shared,
             none => none.insert(Shared::of(&mut live.loaded)?),
@@ -333,7 +348,11 @@ impl Ebpf {
             .write_settings(&self.config, self.host_cookie)
             .and_then(|()| live.make(steps, &mut shared.identities));
         match filled {
-            Ok(()) => {}
+            // Connections go on also where their Service went while no agent ran.
+            Ok(()) => {
+                let swept = shared.sweep_flows(&self.config.conntrack, false)?;
+                live.tables.drain(&swept.vips)?;
+            }
             Err(StepError::Failed(error)) => return Err(error),
             Err(StepError::NoRoom) => {
                 return Err(EbpfError::Full {
@@ -368,8 +387,8 @@ impl Ebpf {
     }
 
     /// More than the largest set holds.
-    fn check_limits(needed: &tables::Sizes) -> Result<(), EbpfError> {
-        let max = tables::Sizes::MAX;
+    fn check_limits(needed: &Sizes) -> Result<(), EbpfError> {
+        let max = Sizes::MAX;
         for (what, needed, limit) in [
             ("Service ports", needed.services, max.services),
             ("slots for endpoints", needed.slots, max.slots),

@@ -2,7 +2,7 @@
 //!
 //! The agent is their only writer, so it knows what stands in them; [`super::audit`] looks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError};
@@ -76,6 +76,8 @@ struct Claims {
     cluster: u32,
     external: u32,
     node: u32,
+    /// Nobody claims it, but connections to it may go on.
+    is_draining: bool,
 }
 
 impl Claims {
@@ -86,6 +88,9 @@ impl Claims {
         }
         if self.external > 0 {
             flags |= address_flags::EXTERNAL;
+        }
+        if flags == 0 && self.is_draining {
+            return address_flags::DRAINING;
         }
         flags
     }
@@ -108,6 +113,7 @@ pub(super) struct Tables {
     owners: HashMap<FrontendKey, Frontend>,
     known_devices: HashMap<u32, Device>,
     range_entries: u32,
+    has_draining: bool,
     /// Elements written and deleted.
     written: usize,
 }
@@ -156,6 +162,7 @@ impl Tables {
             owners: HashMap::new(),
             known_devices: HashMap::new(),
             range_entries: 0,
+            has_draining: false,
             written: 0,
         })
     }
@@ -248,12 +255,37 @@ impl Tables {
         })
     }
 
-    /// Takes a claim back.
+    /// Takes a claim back. The address stays known until [`Tables::drain`] finds that no
+    /// connection needs it.
     pub(super) fn release(&mut self, address: Address, flag: u32) -> Result<(), EbpfError> {
+        self.has_draining = true;
         self.change_claims(address, |claims| {
             let count = by_flag(claims, flag);
             *count = count.saturating_sub(1);
+            claims.is_draining = true;
         })
+    }
+
+    /// Whether addresses are known that nobody claims.
+    pub(super) const fn has_draining(&self) -> bool {
+        self.has_draining
+    }
+
+    /// Keeps addresses that connections still need, and forgets others that nobody claims.
+    pub(super) fn drain(&mut self, needed: &HashSet<Address>) -> Result<(), EbpfError> {
+        let draining = self.claims.iter().filter(|(_, claims)| claims.is_draining);
+        let mut changed: HashSet<Address> = draining.map(|(address, _)| *address).collect();
+        changed.extend(needed);
+        self.has_draining = false;
+        for address in changed {
+            let is_needed = needed.contains(&address);
+            self.change_claims(address, |claims| claims.is_draining = is_needed)?;
+            self.has_draining |= self
+                .claims
+                .get(&address)
+                .is_some_and(|claims| claims.flags() == address_flags::DRAINING);
+        }
+        Ok(())
     }
 
     /// Sets what an address is to the node: 0 for nothing.

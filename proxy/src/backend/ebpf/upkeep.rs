@@ -25,12 +25,16 @@ impl Ebpf {
             .tell(now, |index| identities.name(index).map(PlanId::to_string));
         kept.drops = shared.drops();
         kept.sockets_destroyed = shared.take_destroyed();
-        if self.has_stale_flows || self.due.flows.is_due(now) {
+        let is_wanted = self.has_stale_flows || live.tables.has_draining();
+        if is_wanted || self.due.flows.is_due(now) {
             match shared.sweep_flows(&self.config.conntrack, self.has_stale_flows) {
                 Ok(swept) => {
                     kept.flows_expired = swept.expired;
                     self.levels.flows = swept.entries;
                     self.has_stale_flows = false;
+                    if let Err(error) = live.tables.drain(&swept.vips) {
+                        tracing::warn!(%error, "addresses of Services that are gone stay");
+                    }
                 }
                 Err(error) => tracing::warn!(%error, "flows that are over stay for now"),
             }
