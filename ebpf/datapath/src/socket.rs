@@ -21,6 +21,8 @@ pub trait Socket {
     fn is_opted_out(&self, namespace: u64) -> bool;
     /// What is remembered of it; made if it is not there. `None` if there is no memory.
     fn record(&mut self) -> Option<&mut SocketRecord>;
+    /// What is remembered of it; `None` if nothing was before.
+    fn known_record(&mut self) -> Option<&mut SocketRecord>;
     /// Remembers that it is a UDP socket connected to an endpoint it was given; `None` where it
     /// connects to something of its own choice.
     fn connected(&self, to: Option<&Connected>);
@@ -69,8 +71,14 @@ impl Hit<'_> {
 #[inline(always)]
 pub fn translate(maps: &impl Maps, socket: &mut impl Socket, call: &Call) -> Outcome {
     let outcome = decide(maps, socket, call);
-    if outcome == Outcome::Untouched && call.protocol == UDP && !call.is_send {
-        socket.connected(None);
+    if outcome == Outcome::Untouched && !call.is_send {
+        // It may have been connected to a VIP before.
+        if call.protocol == UDP {
+            socket.connected(None);
+        }
+        if let Some(record) = socket.known_record() {
+            forget(record);
+        }
     }
     outcome
 }
@@ -290,6 +298,14 @@ pub fn note(record: &mut SocketRecord, entry: SocketEntry) {
         *oldest = entry;
     }
     record.next = record.next.wrapping_add(1);
+}
+
+/// Forgets all destinations.
+#[inline(always)]
+fn forget(record: &mut SocketRecord) {
+    for entry in &mut record.entries {
+        entry.service = 0;
+    }
 }
 
 /// The VIP behind a peer, as the program knows it: for recvmsg and getpeername.

@@ -196,6 +196,12 @@ impl Socket for Caller<'_> {
     }
 
     #[inline(always)]
+    fn known_record(&mut self) -> Option<&mut SocketRecord> {
+        // SAFETY: as above.
+        unsafe { SOCKETS.get_ptr_mut(self.context()).as_mut() }
+    }
+
+    #[inline(always)]
     fn connected(&self, to: Option<&Connected>) {
         // SAFETY: the context of this very call.
         let cookie = unsafe { bpf_get_socket_cookie(self.context().sock_addr.cast()) };

@@ -6,7 +6,6 @@ use super::error::StartError;
 use super::host;
 use super::leftovers::remove_rules;
 use crate::backend::ebpf;
-use crate::backend::iptables::ToolError;
 
 /// Removes everything of ours, of every mode and in both families.
 ///
@@ -18,8 +17,13 @@ pub fn cleanup(bpf_root: &Path) -> Result<(), StartError> {
     let rules = remove_rules();
     let programs = programs.map_err(StartError::EbpfCleanup)?;
     let rules = rules?;
-    if rules.is_none() && !programs {
-        return Err(ToolError::Missing("iptables".to_owned()).into());
+    if rules.is_none() {
+        // A node that only ever ran in ebpf mode has none, and nothing for them to remove.
+        tracing::warn!(
+            "no iptables here, so rules of iptables mode, if there are any, stay; programs and \
+             maps of ebpf mode are {}",
+            if programs { "removed" } else { "not there" }
+        );
     }
     Ok(())
 }

@@ -42,6 +42,10 @@ impl Socket for TableSocket {
         (!self.is_forgetful).then_some(&mut self.record)
     }
 
+    fn known_record(&mut self) -> Option<&mut SocketRecord> {
+        self.record()
+    }
+
     fn connected(&self, to: Option<&Connected>) {
         self.connected.set(to.copied());
     }
