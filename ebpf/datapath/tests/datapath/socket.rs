@@ -236,7 +236,7 @@ fn what_is_left_to_the_devices() {
         for (settings, header, ranges, to, pod, host) in [
             (PODS_BY_CIDR, 0, 0, vip, Here, Here),
             (PODS_BY_CIDR | MASQUERADE_ALL, 0, 0, vip, Device, Here),
-            (PODS_BY_CIDR | MASQUERADE_ALL, 0, 0, external, Here, Here),
+            (PODS_BY_CIDR | MASQUERADE_ALL, 0, 0, external, Device, Here),
             (PODS_BY_CIDR, 0, 5, vip, Here, Here),
             (PODS_BY_CIDR, 0, 5, external, Here, Here),
             (PODS_BY_CIDR, 0, 5, balancer, Device, Denied),

@@ -291,6 +291,29 @@ struct Made {
     new: Option<(u32, Compiled)>,
 }
 
+/// What fits into the largest set, and what is left of `steps` then: as many as there is room
+/// for, in the order of their names, and the API server's own Service before all.
+pub(super) fn fit(mut steps: Vec<Step>, max: &Sizes) -> (Vec<Step>, Vec<PlanId>) {
+    let name = |step: &Step| (step.id.service.namespace.clone(), step.id.service.name.clone());
+    steps.sort_by_key(|step| {
+        let (namespace, service) = name(step);
+        (&*namespace, &*service) != API_SERVER
+    });
+    let mut sum = need_of(std::iter::empty());
+    let (mut fitting, mut left) = (Vec::with_capacity(steps.len()), Vec::new());
+    for step in steps {
+        let own = need_of(step.new.iter().map(|(_, compiled)| compiled));
+        let with = sum.and(&own);
+        if max.hold(&with) {
+            sum = with;
+            fitting.push(step);
+        } else {
+            left.push(step.id);
+        }
+    }
+    (fitting, left)
+}
+
 /// The room that compiled plans take by themselves.
 pub(super) fn need_of<'a>(compiled: impl Iterator<Item = &'a Compiled>) -> Sizes {
     let mut needed = Sizes {

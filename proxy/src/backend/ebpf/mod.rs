@@ -44,7 +44,7 @@ use std::time::{Duration, Instant};
 
 use self::attach::Attached;
 use self::compile::compile;
-use self::live::{Live, Step, StepError, need_of};
+use self::live::{Live, Step, StepError, fit, need_of};
 use self::pins::Pins;
 use self::shared::{Every, Shared};
 use self::tables::Sizes;
@@ -324,11 +324,15 @@ impl Ebpf {
     /// Loads a new set, fills it, and puts it in the place of the one that is there.
     fn rebuild(&mut self, mut steps: Vec<Step>) -> Result<(), EbpfError> {
         steps.retain(|step| step.new.is_some());
+        let (steps, left) = fit(steps, &Sizes::MAX);
+        for id in left {
+            let message = format!("no room: the maps of ebpf mode hold {:?} at most", Sizes::MAX);
+            self.refused.insert(id, Refusal { message });
+        }
         let compiled = steps.iter().filter_map(|step| step.new.as_ref());
         let mut needed = need_of(compiled.map(|(_, compiled)| compiled));
         let known = self.shared.as_ref().map_or(1, |shared| shared.identities.end());
         needed.services = needed.services.saturating_add(known);
-        Self::check_limits(&needed)?;
         let mut live = match self.spare.take() {
             Some(spare) if spare.tables.sizes().hold(&needed) => spare,
             _ => Live::load(&self.pins, needed, &self.features)?,
@@ -341,8 +345,7 @@ impl Ebpf {
         let highest = shared.identities.end().saturating_add(needed.services);
         if highest > live.tables.sizes().services {
             needed.services = highest;
-            Self::check_limits(&needed)?;
-            live = Live::load(&self.pins, needed, &self.features)?;
+                live = Live::load(&self.pins, needed, &self.features)?;
         }
         let filled = live
             .write_settings(&self.config, self.host_cookie)
@@ -384,26 +387,6 @@ impl Ebpf {
             shared.identities.forget(programmed.index);
             tracing::trace!(service_port = %id, "gone with the set it was in");
         }
-    }
-
-    /// More than the largest set holds.
-    fn check_limits(needed: &Sizes) -> Result<(), EbpfError> {
-        let max = Sizes::MAX;
-        for (what, needed, limit) in [
-            ("Service ports", needed.services, max.services),
-            ("slots for endpoints", needed.slots, max.slots),
-            ("addresses of Services", needed.frontends, max.frontends),
-            ("source ranges", needed.ranges, max.ranges),
-        ] {
-            if needed > limit {
-                return Err(EbpfError::Full {
-                    what,
-                    needed: needed.into(),
-                    limit: limit.into(),
-                });
-            }
-        }
-        Ok(())
     }
 
     /// What an earlier run remembered, and nothing speaks for any more.

@@ -61,6 +61,16 @@ impl Sizes {
         }
     }
 
+    /// Both together.
+    pub(super) const fn and(&self, other: &Self) -> Self {
+        Self {
+            services: self.services.saturating_add(other.services),
+            slots: self.slots.saturating_add(other.slots),
+            frontends: self.frontends.saturating_add(other.frontends),
+            ranges: self.ranges.saturating_add(other.ranges),
+        }
+    }
+
     /// Whether nothing of `needed` is more than there is room for.
     pub(super) const fn hold(&self, needed: &Self) -> bool {
         needed.services <= self.services
