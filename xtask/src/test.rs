@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold.
 
 mod fuzz;
+mod kernel_programs;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -68,19 +69,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         step("format", &mut || {
             programs::run(cargo(&["fmt", "--all", "--check"])?)
         });
-        step("lints", &mut || {
-            programs::run(cargo(&[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ])?)
-        });
+        step(
+            "format of the kernel programs",
+            &mut kernel_programs::format,
+        );
+        step("lints", &mut lints);
+        step("lints of the kernel programs", &mut kernel_programs::lints);
         step("licences, bans and sources", &mut || {
             programs::run(cargo(&["deny", "check", "licenses", "bans", "sources"])?)
         });
+        step(
+            "licences, bans and sources of the kernel programs",
+            &mut kernel_programs::licences,
+        );
         step("advisories", &mut advisories);
     }
     step("build", &mut || {
@@ -106,6 +107,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         before.compare(&Machine::look())
     });
     summary(&steps, &counts)
+}
+
+fn lints() -> Result<()> {
+    let mut clippy = cargo(&["clippy", "--workspace", "--all-targets"])?;
+    clippy.args(["--", "-D", "warnings"]);
+    programs::run(clippy)
 }
 
 fn summary(steps: &[Step], counts: &Counts) -> Result<()> {

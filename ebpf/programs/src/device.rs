@@ -3,12 +3,12 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use switchyard_datapath::Packet;
 use switchyard_datapath::flow::{Place, Verdict, egress, ingress};
 use switchyard_datapath::icmp;
 use switchyard_datapath::layout::Hook;
 use switchyard_datapath::parse::parse;
 use switchyard_datapath::rewrite::rewrite;
-use switchyard_datapath::Packet;
 
 use crate::maps::{KernelMaps, WORK};
 use crate::skb::Skb;
@@ -19,22 +19,22 @@ const SHOT: i32 = 2;
 const ETHERNET: u32 = 14;
 
 #[classifier]
-pub fn in_ethernet(context: TcContext) -> i32 {
+fn in_ethernet(context: TcContext) -> i32 {
     meet(&context, Hook::Ingress, ETHERNET)
 }
 
 #[classifier]
-pub fn out_ethernet(context: TcContext) -> i32 {
+fn out_ethernet(context: TcContext) -> i32 {
     meet(&context, Hook::Egress, ETHERNET)
 }
 
 #[classifier]
-pub fn in_plain(context: TcContext) -> i32 {
+fn in_plain(context: TcContext) -> i32 {
     meet(&context, Hook::Ingress, 0)
 }
 
 #[classifier]
-pub fn out_plain(context: TcContext) -> i32 {
+fn out_plain(context: TcContext) -> i32 {
     meet(&context, Hook::Egress, 0)
 }
 
@@ -42,8 +42,7 @@ pub fn out_plain(context: TcContext) -> i32 {
 #[inline(always)]
 fn meet(context: &TcContext, hook: Hook, ip: u32) -> i32 {
     // SAFETY: fields of the kernel's context.
-    let (protocol, device) =
-        unsafe { ((*context.skb.skb).protocol, (*context.skb.skb).ifindex) };
+    let (protocol, device) = unsafe { ((*context.skb.skb).protocol, (*context.skb.skb).ifindex) };
     let mut packet = Skb(context);
     let ethertype = u16::from_be(protocol as u16);
     // SAFETY: packets are met with bottom halves off, one at a time on each CPU, and all bytes

@@ -5,15 +5,13 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{
-    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
-};
-use switchyard_datapath::layout::{
-    Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, Device, Endpoint, Event, FlowKey,
-    FlowValue, FragmentKey, FragmentPorts, Frontend, FrontendKey, Header, RangeKey, Settings,
-    SettingsPorts, SocketRecord, limits,
-};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use switchyard_datapath::flow::Work;
+use switchyard_datapath::layout::{
+    Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, Device, Endpoint, Event,
+    FlowKey, FlowValue, FragmentKey, FragmentPorts, Frontend, FrontendKey, Header, RangeKey,
+    Settings, SettingsPorts, SocketRecord, limits,
+};
 use switchyard_datapath::{FlowRef, Insert, Maps, Refusal};
 
 /// The agent writes through a mapping (`BPF_F_MMAPABLE`, Linux 5.5).
@@ -94,7 +92,9 @@ impl KernelMaps {
         const { assert!(size_of::<T>() <= size_of::<Endpoint>()) };
         // SAFETY: slots are 32 bytes and plain numbers; a block does not change while any
         // program can know its place, and arrays are as long as the program runs.
-        SLOTS.get_ptr(slot).map(|slot| unsafe { &*slot.cast::<T>() })
+        SLOTS
+            .get_ptr(slot)
+            .map(|slot| unsafe { &*slot.cast::<T>() })
     }
 }
 
@@ -114,7 +114,9 @@ impl Maps for KernelMaps {
     #[inline(always)]
     fn word(&self, index: u32) -> Option<u32> {
         // SAFETY: one aligned load of eight bytes, which the agent writes as one.
-        let word = WORDS.get_ptr(index).map(|word| unsafe { word.read_volatile() })?;
+        let word = WORDS
+            .get_ptr(index)
+            .map(|word| unsafe { word.read_volatile() })?;
         Some(word as u32)
     }
 
@@ -169,7 +171,9 @@ impl Maps for KernelMaps {
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<FlowRef> {
         // SAFETY: points into the map, as long as the program runs.
-        FLOWS.get_ptr_mut(key).map(|flow| unsafe { FlowRef::new(flow) })
+        FLOWS
+            .get_ptr_mut(key)
+            .map(|flow| unsafe { FlowRef::new(flow) })
     }
 
     #[inline(always)]

@@ -108,8 +108,7 @@ impl Packet for Skb<'_> {
     ) -> bool {
         let (mut old, mut new) = (*old, *new);
         // SAFETY: two buffers of 16 bytes.
-        let difference =
-            unsafe { bpf_csum_diff(old.as_mut_ptr(), 16, new.as_mut_ptr(), 16, 0) };
+        let difference = unsafe { bpf_csum_diff(old.as_mut_ptr(), 16, new.as_mut_ptr(), 16, 0) };
         let Ok(difference) = u64::try_from(difference) else {
             return false;
         };

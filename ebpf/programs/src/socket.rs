@@ -14,48 +14,48 @@ const DENY: i32 = 0;
 const ECONNREFUSED: i32 = 111;
 
 #[cgroup_sock_addr(connect4)]
-pub fn connect4(context: SockAddrContext) -> i32 {
+fn connect4(context: SockAddrContext) -> i32 {
     call(Caller::V4(&context), false)
 }
 
 #[cgroup_sock_addr(connect6)]
-pub fn connect6(context: SockAddrContext) -> i32 {
+fn connect6(context: SockAddrContext) -> i32 {
     call(Caller::V6(&context), false)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
-pub fn sendmsg4(context: SockAddrContext) -> i32 {
+fn sendmsg4(context: SockAddrContext) -> i32 {
     call(Caller::V4(&context), true)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
-pub fn sendmsg6(context: SockAddrContext) -> i32 {
+fn sendmsg6(context: SockAddrContext) -> i32 {
     call(Caller::V6(&context), true)
 }
 
 #[cgroup_sock_addr(recvmsg4)]
-pub fn recvmsg4(context: SockAddrContext) -> i32 {
+fn recvmsg4(context: SockAddrContext) -> i32 {
     peer(Caller::V4(&context))
 }
 
 #[cgroup_sock_addr(recvmsg6)]
-pub fn recvmsg6(context: SockAddrContext) -> i32 {
+fn recvmsg6(context: SockAddrContext) -> i32 {
     peer(Caller::V6(&context))
 }
 
 #[cgroup_sock_addr(getpeername4)]
-pub fn getpeername4(context: SockAddrContext) -> i32 {
+fn getpeername4(context: SockAddrContext) -> i32 {
     peer(Caller::V4(&context))
 }
 
 #[cgroup_sock_addr(getpeername6)]
-pub fn getpeername6(context: SockAddrContext) -> i32 {
+fn getpeername6(context: SockAddrContext) -> i32 {
     peer(Caller::V6(&context))
 }
 
 /// A socket is closed: what is remembered outside of it goes.
 #[cgroup_sock(sock_release)]
-pub fn sock_release(context: SockContext) -> i32 {
+fn sock_release(context: SockContext) -> i32 {
     // SAFETY: the context of this very call, and a field of it.
     unsafe {
         if (*context.sock).protocol == u32::from(UDP) {
@@ -160,8 +160,9 @@ impl Caller<'_> {
         unsafe {
             let address = self.context().sock_addr;
             match self {
-                Self::V4(_) => core::ptr::addr_of_mut!((*address).user_ip4)
-                    .write_volatile(to.v4_word()),
+                Self::V4(_) => {
+                    core::ptr::addr_of_mut!((*address).user_ip4).write_volatile(to.v4_word());
+                }
                 Self::V6(_) => {
                     let words = core::ptr::addr_of_mut!((*address).user_ip6).cast::<u32>();
                     let [a, b, c, d] = to.words();
