@@ -1,4 +1,4 @@
-//! Where the eBPF proxy under test attaches and pins: node1's cgroup, and a directory of the
+//! Where the eBPF proxy under test attaches and pins: a node's cgroup, and a directory of the
 //! testbed's own on the bpf filesystem.
 
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ const MIN_KERNEL: (u32, u32) = (5, 10);
 /// What `--cgroup-root` and `--bpf-root` of a testbed's proxy are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EbpfRoots {
-    /// The cgroup2 directory of all that lives on node1.
+    /// The cgroup2 directory of all that lives on the node.
     pub cgroup: PathBuf,
     /// The directory for pins; the proxy makes it, the testbed removes it.
     pub bpf: PathBuf,

@@ -1,4 +1,4 @@
-//! The cgroup2 directory of what lives on node1.
+//! The cgroup2 directories of what lives on the nodes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ const CGROUP_DIR: &str = "/sys/fs/cgroup";
 /// A threaded cgroup2 group below this process' own; removed on drop.
 ///
 /// Threaded, because the threads of one test process live in several places. A socket program
-/// attached here sees exactly the sockets made on node1 and in its pods.
+/// attached here sees exactly the sockets made on the node and in its pods.
 pub(super) struct NodeCgroup {
     path: PathBuf,
     keep: bool,

@@ -68,8 +68,8 @@ pub struct Testbed {
     namespaces: Vec<(Place, Namespace)>,
     engine: Engine,
     serving: Mutex<HashSet<(Protocol, SocketAddr)>>,
-    /// The group, or why there is none.
-    cgroup: Result<NodeCgroup, String>,
+    /// The groups of the two nodes, or why there are none.
+    cgroups: Result<[NodeCgroup; 2], String>,
     work: tempfile::TempDir,
     keep: bool,
 }
@@ -93,8 +93,7 @@ impl Testbed {
             engine: Engine::start()?,
             namespaces: Vec::new(),
             serving: Mutex::new(HashSet::new()),
-            cgroup: NodeCgroup::create(&format!("{id}-node1"))
-                .map_err(|error| format!("{error:#}")),
+            cgroups: node_cgroups(&id).map_err(|error| format!("{error:#}")),
             work: tempfile::Builder::new()
                 .prefix(&format!("{id}-"))
                 .tempdir()?,
@@ -104,7 +103,7 @@ impl Testbed {
         // From here on dropping `bed` removes whatever exists already.
         layout::add_namespaces(&bed.id)?;
         for place in Place::ALL {
-            let cgroup = bed.cgroup.as_ref().ok().filter(|_| place.lives_on_node1());
+            let cgroup = bed.cgroup_of(place);
             let namespace = Namespace::enter(&layout::namespace_name(&bed.id, place), cgroup)?;
             bed.namespaces.push((place, namespace));
         }
@@ -139,23 +138,43 @@ impl Testbed {
     /// The cgroup2 directory of all that lives on node1, where the machine has cgroup2
     /// and lets this process make threaded groups.
     pub fn node1_cgroup(&self) -> Option<&Path> {
-        self.cgroup.as_ref().ok().map(NodeCgroup::path)
+        self.cgroup_of(Place::Node1).map(NodeCgroup::path)
     }
 
-    /// What a proxy in eBPF mode is given: node1's cgroup, and a directory for its pins that goes
-    /// with the testbed. Mounts the bpf filesystem where the machine has not done so.
+    /// What a proxy in eBPF mode on node1 is given: see [`Self::ebpf_roots_of`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ebpf_roots(&self) -> Result<EbpfRoots> {
+        self.ebpf_roots_of(Place::Node1)
+    }
+
+    /// What a proxy in eBPF mode is given on a node: the node's cgroup, and a directory for its
+    /// pins that goes with the testbed. Mounts the bpf filesystem where the machine has not done
+    /// so.
     ///
     /// # Errors
     /// What this machine lacks: cgroup2 with threaded groups, the bpf filesystem, or a kernel that
-    /// is new enough.
-    pub fn ebpf_roots(&self) -> Result<EbpfRoots> {
+    /// is new enough. Or the place is no node.
+    pub fn ebpf_roots_of(&self, node: Place) -> Result<EbpfRoots> {
         bpf::require_bpf()?;
-        match &self.cgroup {
-            Ok(cgroup) => Ok(EbpfRoots {
-                cgroup: cgroup.path().to_owned(),
-                bpf: bpf::pin_dir(&self.id),
-            }),
-            Err(reason) => bail!("the eBPF backend needs a cgroup2 group for node1: {reason}"),
+        if let Err(reason) = &self.cgroups {
+            bail!("the eBPF backend needs a cgroup2 group for each node: {reason}");
+        }
+        let cgroup = self.cgroup_of(node);
+        let cgroup = cgroup.with_context(|| format!("{node} is no node"))?;
+        Ok(EbpfRoots {
+            cgroup: cgroup.path().to_owned(),
+            bpf: bpf::pin_dir(&pins_id(&self.id, node)),
+        })
+    }
+
+    /// The group of the node that a place is or lives on.
+    fn cgroup_of(&self, place: Place) -> Option<&NodeCgroup> {
+        let [node1, node2] = self.cgroups.as_ref().ok()?;
+        match place.node()? {
+            "node1" => Some(node1),
+            _ => Some(node2),
         }
     }
 
@@ -277,13 +296,30 @@ impl Drop for Testbed {
         self.engine.stop();
         self.namespaces.clear();
         if self.keep {
-            if let Ok(cgroup) = &mut self.cgroup {
-                cgroup.keep();
+            if let Ok(cgroups) = &mut self.cgroups {
+                cgroups.iter_mut().for_each(NodeCgroup::keep);
             }
         } else {
             sweep::remove_testbed(&self.id);
-            bpf::remove_pins(&self.id);
+            for node in [Place::Node1, Place::Node2] {
+                bpf::remove_pins(&pins_id(&self.id, node));
+            }
         }
+    }
+}
+
+fn node_cgroups(id: &str) -> Result<[NodeCgroup; 2]> {
+    Ok([
+        NodeCgroup::create(&format!("{id}-node1"))?,
+        NodeCgroup::create(&format!("{id}-node2"))?,
+    ])
+}
+
+/// The name of the directory for a node's pins.
+fn pins_id(id: &str, node: Place) -> String {
+    match node {
+        Place::Node1 => id.to_owned(),
+        other => format!("{id}-{other}"),
     }
 }
 

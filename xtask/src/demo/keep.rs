@@ -112,7 +112,7 @@ pub(super) fn hold(proxy_mode: &str) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let cluster = Cluster::start(proxy_mode)?;
         let shown = cluster.show();
-        println!("\n{}", how_to_enter(&cluster.bed));
+        println!("\n{}", how_to_enter(&cluster.bed, proxy_mode));
         // A cluster that does not work is what one wants to look at: it stays up too.
         let verdict = shown.map_or_else(|error| format!("{error:#}"), |()| String::new());
         // By rename, so that nobody reads half of it.
@@ -129,7 +129,7 @@ pub(super) fn hold(proxy_mode: &str) -> Result<()> {
     })
 }
 
-fn how_to_enter(bed: &Testbed) -> String {
+fn how_to_enter(bed: &Testbed, proxy_mode: &str) -> String {
     let enter =
         |place, command: &str| format!("  ip netns exec {} {command}", bed.namespace_name(place));
     let logs = bed.work_dir().display();
@@ -139,7 +139,7 @@ fn how_to_enter(bed: &Testbed) -> String {
     );
     [
         "The cluster stays up. To look around:".to_owned(),
-        enter(Place::Node1, "iptables-save"),
+        what_is_there(bed, proxy_mode),
         enter(Place::Node1, "curl -s http://127.0.0.1:10256/healthz"),
         enter(Place::Node1, "curl -s http://127.0.0.1:10249/metrics"),
         enter(
@@ -155,6 +155,26 @@ fn how_to_enter(bed: &Testbed) -> String {
         format!("To end it (after {HOLD_LIMIT_H} hours it ends by itself): cargo xtask demo --end"),
     ]
     .join("\n")
+}
+
+/// How to see what the proxy made of node1.
+fn what_is_there(bed: &Testbed, proxy_mode: &str) -> String {
+    let node1 = bed.namespace_name(Place::Node1);
+    let rules = format!("  ip netns exec {node1} iptables-save");
+    let cgroup = bed.node1_cgroup().filter(|_| proxy_mode != "iptables");
+    let Some(cgroup) = cgroup.map(|path| path.display().to_string()) else {
+        return rules;
+    };
+    let rules = if proxy_mode == "ebpf" {
+        String::new()
+    } else {
+        rules + "\n"
+    };
+    format!(
+        "{rules}  ip netns exec {node1} bpftool net show\n  bpftool cgroup show {cgroup}\n  \
+         sockets of node1 and its pods are those of this cgroup; to be in it, first:\n  \
+         echo $$ > {cgroup}/cgroup.threads"
+    )
 }
 
 /// Ends a kept cluster.

@@ -95,6 +95,9 @@ impl Cluster {
         for node in [Place::Node1, Place::Node2] {
             let mut options = ProxyOptions::new(&cluster.bed, &manifests, proxy_mode)?;
             options.node = node;
+            if options.roots.is_some() {
+                options.roots = Some(cluster.bed.ebpf_roots_of(node)?);
+            }
             options.log = cluster.bed.work_dir().join(format!("proxy-{node}.log"));
             options.binary = built("switchyard-proxy")?;
             let proxy = Proxy::start(&cluster.bed, options)
