@@ -74,7 +74,7 @@ const VISITS: [Visit; 13] = [
         must: Must::Each(&["pod12", "pod21"]),
     },
     Visit {
-        what: "NodePort web at localhost, IPv6 (relay)",
+        what: "NodePort web at localhost, IPv6",
         from: Place::Node1,
         to: "[::1]:30080",
         must: Must::Each(&["pod12", "pod21"]),
