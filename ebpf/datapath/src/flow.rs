@@ -237,12 +237,18 @@ fn find_ports(maps: &impl Maps, work: &mut Work, hook: Hook) -> bool {
     true
 }
 
-/// Whether an endpoint may still be given to new connections of a Service.
+/// Whether an endpoint may still be given to new connections of a Service, from the list it was
+/// chosen from.
 #[inline(always)]
-fn is_offered(maps: &impl Maps, service: &Service<'_>, address: &Address, port: u16) -> bool {
+fn is_offered(
+    maps: &impl Maps,
+    service: &Service<'_>,
+    address: &Address,
+    port: u16,
+    is_local: bool,
+) -> bool {
     let endpoint = Endpoint::new(*address, port);
-    // Where only endpoints of this node are used, the list of all may be empty.
-    let list = if service.header.cluster == 0 {
+    let list = if is_local {
         service.local()
     } else {
         service.cluster()

@@ -37,6 +37,8 @@ pub struct ProxyOptions {
     pub path: Option<PathBuf>,
     /// Where it attaches and pins; for the modes that may use eBPF.
     pub roots: Option<EbpfRoots>,
+    /// Where it looks for what eBPF mode may have left: nowhere that is the machine's own.
+    pub pins: PathBuf,
     /// Further flags. A flag given here replaces the one the testbed would have given.
     pub flags: Vec<String>,
     /// Where its log goes.
@@ -61,6 +63,7 @@ impl ProxyOptions {
                 "ebpf" | "auto" => Some(bed.ebpf_roots()?),
                 _ => None,
             },
+            pins: super::bpf::pin_dir(bed.id()),
             flags: Vec::new(),
             log: bed.work_dir().join("proxy.log"),
         })
@@ -77,10 +80,13 @@ impl ProxyOptions {
             "--metrics-bind-address=127.0.0.1:10249".to_owned(),
         ];
         let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
-        let roots = self.roots.as_ref().map(EbpfRoots::arguments);
+        let roots = match &self.roots {
+            Some(roots) => roots.arguments().to_vec(),
+            None => vec![format!("--bpf-root={}", self.pins.display())],
+        };
         usual
             .into_iter()
-            .chain(roots.into_iter().flatten())
+            .chain(roots)
             .filter(|flag| !self.flags.iter().any(|own| name(own) == name(flag)))
             .chain(self.flags.iter().cloned())
             // `--cluster-cidr=` means: without that flag.

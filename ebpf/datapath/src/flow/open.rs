@@ -160,7 +160,11 @@ fn send(
             port: endpoint.port,
             service: frontend.service,
             masquerade: choice.masquerade || endpoint.address == work.parsed.source,
-            flags: 0,
+            flags: if choice.is_cluster {
+                0
+            } else {
+                flow_flags::LOCAL
+            },
         };
         match flow.insert(maps, work) {
             Inserted::Yes => {
@@ -307,7 +311,10 @@ pub(super) fn is_over(maps: &impl Maps, work: &mut Work, flow: FlowRef) -> bool 
         return true;
     }
     match Service::load(maps, service) {
-        Some(service) => !is_offered(maps, &service, &address, port),
+        Some(service) => {
+            let is_local = flags & flow_flags::LOCAL != 0;
+            !is_offered(maps, &service, &address, port, is_local)
+        }
         None => true,
     }
 }

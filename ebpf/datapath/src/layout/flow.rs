@@ -107,6 +107,8 @@ pub mod flow_flags {
     pub const STREAM: u16 = 1 << 7;
     /// It leads to a port of the node that nobody can listen on, whose answer is a refusal.
     pub const REFUSED: u16 = 1 << 8;
+    /// Its endpoint came from the list of endpoints on this node.
+    pub const LOCAL: u16 = 1 << 9;
 }
 
 /// A key of FRAGMENTS: which datagram a fragment belongs to.

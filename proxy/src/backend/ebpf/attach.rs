@@ -59,6 +59,7 @@ impl Attached {
         loaded: &mut Loaded,
         devices: &Devices,
     ) -> Result<(), EbpfError> {
+        self.pins.restore()?;
         let cgroup = File::open(&self.cgroup).map_err(self.of_cgroup())?;
         let number = cgroup.metadata().map_err(self.of_cgroup())?.ino();
         let mut links = Vec::new();

@@ -58,6 +58,15 @@ impl Pins {
         })
     }
 
+    /// Makes the directories again where somebody has removed them.
+    pub(super) fn restore(&self) -> Result<(), EbpfError> {
+        for path in [&self.maps, &self.links] {
+            let made = fs::create_dir_all(path);
+            made.map_err(EbpfError::system(format!("making {}", path.display())))?;
+        }
+        Ok(())
+    }
+
     /// The directory of links.
     pub(super) fn links(&self) -> &Path {
         &self.links
