@@ -159,22 +159,25 @@ fn how_to_enter(bed: &Testbed, proxy_mode: &str) -> String {
 
 /// How to see what the proxy made of node1.
 fn what_is_there(bed: &Testbed, proxy_mode: &str) -> String {
-    let node1 = bed.namespace_name(Place::Node1);
-    let rules = format!("  ip netns exec {node1} iptables-save");
-    let cgroup = bed.node1_cgroup().filter(|_| proxy_mode != "iptables");
-    let Some(cgroup) = cgroup.map(|path| path.display().to_string()) else {
+    let rules = format!(
+        "  ip netns exec {} iptables-save",
+        bed.namespace_name(Place::Node1)
+    );
+    let Ok(roots) = bed.ebpf_roots() else {
         return rules;
     };
-    let rules = if proxy_mode == "ebpf" {
-        String::new()
-    } else {
-        rules + "\n"
-    };
-    format!(
-        "{rules}  ip netns exec {node1} bpftool net show\n  bpftool cgroup show {cgroup}\n  \
-         sockets of node1 and its pods are those of this cgroup; to be in it, first:\n  \
-         echo $$ > {cgroup}/cgroup.threads"
-    )
+    if proxy_mode == "iptables" {
+        return rules;
+    }
+    let (cgroup, pins) = (roots.cgroup.display(), roots.bpf.display());
+    [
+        format!("  bpftool cgroup show {cgroup}"),
+        format!("  bpftool map dump pinned {pins}/v1/FLOWS"),
+        "  to have the sockets of a shell translated like those of node1 and its pods, first:"
+            .to_owned(),
+        format!("  echo $$ > {cgroup}/cgroup.threads"),
+    ]
+    .join("\n")
 }
 
 /// Ends a kept cluster.

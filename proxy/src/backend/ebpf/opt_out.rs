@@ -69,6 +69,10 @@ fn open(bpf_root: &Path) -> Result<Cookies, EbpfError> {
         return Err(EbpfError::NoSuchMap { name });
     };
     let path = Pins::existing(bpf_root).map(name, expected)?;
+    std::fs::metadata(&path).map_err(EbpfError::system(format!(
+        "the agent's map {}, made when it first runs in ebpf mode (--bpf-root says where)",
+        path.display()
+    )))?;
     let map = MapData::from_pin(&path).map_err(|error| EbpfError::map(name, error))?;
     Map::HashMap(map)
         .try_into()
