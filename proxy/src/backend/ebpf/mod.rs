@@ -57,6 +57,7 @@ pub use config::{Config, ConntrackTimeouts, Paths};
 pub use error::EbpfError;
 pub use features::{Features, Missing, probe};
 pub use housekeeping::{DropReason, Housekeeping, MapLevel, MapName, ServiceTotals};
+pub use programs::object;
 
 /// What most clusters need; larger ones load their programs once more.
 const USUAL: Sizes = Sizes {
