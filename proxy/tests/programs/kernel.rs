@@ -8,8 +8,8 @@ use aya::maps::{Array, HashMap, MapData};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
 use switchyard_datapath::layout::{
-    Address, AffinityKey, AffinityValue, Device, FlowKey, FlowValue, FragmentKey, FragmentPorts,
-    Frontend, FrontendKey, RangeKey, map_names,
+    Address, AffinityKey, AffinityValue, Device, FlowKey, FlowValue, FragmentKey, Frontend,
+    FrontendKey, RangeKey, map_names,
 };
 use switchyard_datapath::table::Table;
 use switchyard_proxy::backend::ebpf::object;
@@ -28,6 +28,9 @@ const RANGE_SET_BITS: u32 = 32;
 /// Programs at devices.
 pub(crate) const DEVICE_PROGRAMS: [&str; 4] =
     ["in_ethernet", "out_ethernet", "in_plain", "out_plain"];
+
+/// A key of FRAGMENTS; the agent never reads one.
+type FragmentBytes = [u8; size_of::<FragmentKey>()];
 
 /// What a device's program says, and the packet after it.
 pub(crate) type Said = (i32, Vec<u8>);
@@ -89,7 +92,7 @@ impl Kernel {
         self.hash::<u32, Device>(map_names::DEVICES, &devices.into_iter().collect());
         self.hash::<FlowKey, FlowValue>(map_names::FLOWS, &Default::default());
         self.hash::<AffinityKey, AffinityValue>(map_names::AFFINITY, &Default::default());
-        self.hash::<FragmentKey, FragmentPorts>(map_names::FRAGMENTS, &Default::default());
+        self.hash::<FragmentBytes, [u8; 4]>(map_names::FRAGMENTS, &Default::default());
         self.fill_ranges(table);
         let mut slots: Array<_, [u8; 32]> = self.map(map_names::SLOTS);
         for (at, slot) in (0..).zip(table.slots()) {

@@ -12,6 +12,7 @@
     reason = "clippy.toml allows them in tests, but not in what tests share"
 )]
 
+#[expect(dead_code, reason = "the data path's own tests use all of it")]
 #[path = "../../../ebpf/datapath/tests/datapath/packets.rs"] // the same for both rooms
 mod packets;
 #[expect(dead_code, reason = "the data path's own tests use all of it")]
