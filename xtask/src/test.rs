@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold.
 
 mod fuzz;
+mod kernels;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -97,6 +98,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !options.unprivileged {
         step("tests in network namespaces", &mut || {
             tests(options, &["-p", PRIVILEGED], &mut counts)
+        });
+    }
+    if options.filter.is_none() && !options.unprivileged {
+        step("programs on other kernels", &mut || {
+            kernels::run(&mut counts)
         });
     }
     if options.filter.is_none() {
@@ -207,6 +213,11 @@ fn tests(options: &Options, packages: &[&str], counts: &mut Counts) -> Result<()
     if let Some(filter) = &options.filter {
         test.arg("--").arg(filter);
     }
+    count_results(test, counts)
+}
+
+/// Runs a command, passing its output on and counting the results in it.
+fn count_results(mut test: Command, counts: &mut Counts) -> Result<()> {
     let shown = shown(&test);
     let mut child = test
         .stdout(Stdio::piped())
