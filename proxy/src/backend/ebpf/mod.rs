@@ -203,6 +203,7 @@ impl Ebpf {
         let mut repaired = 0;
         if is_disturbed || self.due.audit.is_due(Instant::now()) {
             repaired += live.audit()?;
+            self.attached.renew_filters();
         }
         for (id, programmed) in &live.programmed {
             match wanted.get(id) {
