@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// Leave out the tests that need root
     #[arg(long)]
     unprivileged: bool,
+    /// Only the kernel programs' tests on other kernels, in guests
+    #[arg(long, conflicts_with_all = ["filter", "unprivileged"])]
+    kernels: bool,
     /// Show only what fails, and the summary
     #[arg(long, short)]
     quiet: bool,
@@ -64,6 +67,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         });
     };
 
+    let mut counts = Counts::default();
+    if options.kernels {
+        step("build", &mut build);
+        step("programs on other kernels", &mut || {
+            kernels::run(&mut counts)
+        });
+        return summary(&steps, &counts);
+    }
     step("setup", &mut setup::run);
     if options.filter.is_none() {
         step("format", &mut || {
@@ -84,10 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         });
         step("advisories", &mut advisories);
     }
-    step("build", &mut || {
-        programs::run(cargo(&["build", "--workspace"])?)
-    });
-    let mut counts = Counts::default();
+    step("build", &mut build);
     step("tests", &mut || {
         tests(
             options,
@@ -112,6 +120,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         before.compare(&Machine::look())
     });
     summary(&steps, &counts)
+}
+
+fn build() -> Result<()> {
+    programs::run(cargo(&["build", "--workspace"])?)
 }
 
 fn summary(steps: &[Step], counts: &Counts) -> Result<()> {
