@@ -22,6 +22,8 @@ const FILTERS: &str = "a_port_of_a_bridge_has_no_programs";
 const GUEST_SECONDS: u32 = 240;
 /// The guests' memory, in MiB: their files are in it, unstripped programs among them.
 const GUEST_MEMORY_MIB: u32 = 2048;
+/// The program that runs now: its file may have been replaced by the build that went before.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Programs that guests need.
 const NEEDED: [(&str, &str); 2] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -90,8 +92,7 @@ fn guest(
     program: &Path,
     arguments: &[&str],
 ) -> Result<Command> {
-    let own = std::env::current_exe().context("our own program")?;
-    let mut guest = command(own)?;
+    let mut guest = command(OWN_PROGRAM)?;
     guest.args(["vm", "--kernel", version.name()]);
     guest.args(["--seconds", &GUEST_SECONDS.to_string()]);
     guest.args(["--memory-mib", &GUEST_MEMORY_MIB.to_string()]);
