@@ -1,6 +1,6 @@
 //! Every case of `tests/cases/`, on every backend, with real packets.
 //!
-//! `SWITCHYARD_CASES=<text>` runs only the cases whose name contains the text.
+//! `SWITCHYARD_CASES=<text>[|<text>…]` runs only the cases whose name contains one of the texts.
 
 use std::path::Path;
 use std::time::Instant;
@@ -46,7 +46,8 @@ fn run_all(backend: Backend) -> Result<()> {
     }
     let mut cases = load_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("cases"))?;
     if let Ok(wanted) = std::env::var("SWITCHYARD_CASES") {
-        cases.retain(|case| case.name.contains(&wanted));
+        let wanted = wanted.split('|');
+        cases.retain(|case| wanted.clone().any(|text| case.name.contains(text)));
     }
     if cases.is_empty() {
         bail!("no case is left to run");

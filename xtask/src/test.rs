@@ -2,6 +2,7 @@
 
 mod fuzz;
 mod kernel_programs;
+mod kernels;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -25,6 +26,9 @@ pub(crate) struct Options {
     /// Leave out the tests that need root
     #[arg(long)]
     unprivileged: bool,
+    /// Only the kernel programs' tests on other kernels, in guests
+    #[arg(long, conflicts_with_all = ["filter", "unprivileged"])]
+    kernels: bool,
     /// Show only what fails, and the summary
     #[arg(long, short)]
     quiet: bool,
@@ -64,6 +68,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         });
     };
 
+    let mut counts = Counts::default();
+    if options.kernels {
+        step("build", &mut build);
+        step("programs on other kernels", &mut || {
+            kernels::run(&mut counts)
+        });
+        return summary(&steps, &counts);
+    }
     step("setup", &mut setup::run);
     if options.filter.is_none() {
         step("format", &mut || {
@@ -84,10 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         );
         step("advisories", &mut advisories);
     }
-    step("build", &mut || {
-        programs::run(cargo(&["build", "--workspace"])?)
-    });
-    let mut counts = Counts::default();
+    step("build", &mut build);
     step("tests", &mut || {
         tests(
             options,
@@ -98,6 +107,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !options.unprivileged {
         step("tests in network namespaces", &mut || {
             tests(options, &["-p", PRIVILEGED], &mut counts)
+        });
+    }
+    if options.filter.is_none() && !options.unprivileged {
+        step("programs on other kernels", &mut || {
+            kernels::run(&mut counts)
         });
     }
     if options.filter.is_none() {
@@ -113,6 +127,10 @@ fn lints() -> Result<()> {
     let mut clippy = cargo(&["clippy", "--workspace", "--all-targets"])?;
     clippy.args(["--", "-D", "warnings"]);
     programs::run(clippy)
+}
+
+fn build() -> Result<()> {
+    programs::run(cargo(&["build", "--workspace"])?)
 }
 
 fn summary(steps: &[Step], counts: &Counts) -> Result<()> {
@@ -214,6 +232,11 @@ fn tests(options: &Options, packages: &[&str], counts: &mut Counts) -> Result<()
     if let Some(filter) = &options.filter {
         test.arg("--").arg(filter);
     }
+    count_results(test, counts)
+}
+
+/// Runs a command, passing its output on and counting the results in it.
+fn count_results(mut test: Command, counts: &mut Counts) -> Result<()> {
     let shown = shown(&test);
     let mut child = test
         .stdout(Stdio::piped())

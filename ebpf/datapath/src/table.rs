@@ -5,6 +5,7 @@
 
 mod arena;
 mod bytes;
+mod contents;
 mod maps;
 mod slots;
 mod socket;

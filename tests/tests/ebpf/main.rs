@@ -5,6 +5,7 @@ mod api;
 mod churn;
 mod cleanup;
 mod clients;
+mod devices;
 mod flips;
 mod pins;
 mod restart;

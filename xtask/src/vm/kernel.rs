@@ -16,7 +16,7 @@ const META_PACKAGE: &str = "linux-image-cloud-amd64";
 const PACKAGE_PREFIX: &str = "linux-image-";
 
 /// A kernel to choose.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Version {
     /// Debian 12's own: the oldest that Switchyard supports
     #[value(name = "6.1")]

@@ -38,6 +38,11 @@ impl Slots {
         u32::try_from(self.0.len()).unwrap_or(u32::MAX)
     }
 
+    /// All of them, as bytes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = [u8; 32]> + '_ {
+        self.0.iter().map(|slot| slot.0)
+    }
+
     /// Writes slots from `first` on; the array grows as needed.
     pub(super) fn put(&mut self, first: u32, slots: &[[u8; 32]]) {
         let first = usize::try_from(first).unwrap_or(usize::MAX);

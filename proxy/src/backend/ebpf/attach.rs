@@ -86,9 +86,13 @@ impl Attached {
         let gone = |index: &u32| devices.get(*index).is_none();
         self.refused.retain(|index| !gone(index));
         let lost: Vec<u32> = self.devices.keys().copied().filter(gone).collect();
-        for index in lost {
-            self.devices.remove(&index);
-            self.unpin(index);
+        for index in &lost {
+            self.devices.remove(index);
+            self.unpin(*index);
+        }
+        // It may be there still, as a port of a bridge.
+        if !self.uses_tcx && !lost.is_empty() {
+            filter::sweep(|index| !lost.contains(&index));
         }
         for device in devices.iter() {
             if self.devices.contains_key(&device.index) {
@@ -175,8 +179,19 @@ impl Attached {
         }
     }
 
-    /// Removes pins of devices that are gone, or are no longer ours to attach to.
+    /// Has the next [`Attached::attach_devices`] put filters anew where they are: what somebody
+    /// else removed can't be told from what is there.
+    pub(super) fn renew_filters(&mut self) {
+        if !self.uses_tcx {
+            self.devices.clear();
+        }
+    }
+
+    /// Removes pins and filters of devices that are gone, or are no longer ours to attach to.
     pub(super) fn sweep(&self) {
+        if !self.uses_tcx {
+            filter::sweep(|index| self.devices.contains_key(&index));
+        }
         for path in files(self.pins.links()) {
             let Ok(link) = Link::open(&path) else {
                 continue;

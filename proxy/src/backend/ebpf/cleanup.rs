@@ -11,7 +11,6 @@ use super::attach::files;
 use super::filter;
 use super::pins::Pins;
 use super::programs::SHARED;
-use crate::devices::Devices;
 
 /// Detaches every program and removes every pin of ours below `bpf_root`. True if anything
 /// was there.
@@ -51,9 +50,7 @@ pub fn cleanup(bpf_root: &Path) -> Result<bool, EbpfError> {
         }
     }
     // Where links don't hold the programs at devices, filters do.
-    for device in Devices::list().iter().flat_map(Devices::iter) {
-        filter::remove_all(&device.name);
-    }
+    filter::sweep(|_| false);
     for directory in [pins.links(), pins.maps(), bpf_root] {
         // Something else may be in it.
         let _ = fs::remove_dir(directory);

@@ -6,6 +6,7 @@
 
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType};
+use nix::net::if_::if_nameindex;
 use switchyard_kernel::AttachType;
 
 use super::EbpfError;
@@ -63,11 +64,24 @@ fn remove(device: &str, place: AttachType, handle: TcHandle) {
     }
 }
 
-/// Removes all filters of ours from a device.
-pub(super) fn remove_all(device: &str) {
-    for place in [AttachType::TcxIngress, AttachType::TcxEgress] {
-        for handle in HANDLES {
-            remove(device, place, handle);
+/// Removes all filters of ours from devices that are not to have any, ports of bridges among them.
+pub(super) fn sweep(is_wanted: impl Fn(u32) -> bool) {
+    let interfaces = match if_nameindex() {
+        Ok(interfaces) => interfaces,
+        Err(error) => {
+            tracing::warn!(%error, "devices can't be listed: filters stay at those that had them");
+            return;
+        }
+    };
+    for interface in &interfaces {
+        if is_wanted(interface.index()) {
+            continue;
+        }
+        let name = interface.name().to_string_lossy();
+        for place in [AttachType::TcxIngress, AttachType::TcxEgress] {
+            for handle in HANDLES {
+                remove(&name, place, handle);
+            }
         }
     }
 }

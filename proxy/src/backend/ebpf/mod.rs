@@ -57,6 +57,7 @@ pub use config::{Config, ConntrackTimeouts, Paths};
 pub use error::EbpfError;
 pub use features::{Features, Missing, probe};
 pub use housekeeping::{DropReason, Housekeeping, MapLevel, MapName, ServiceTotals};
+pub use programs::object;
 
 /// What most clusters need; larger ones load their programs once more.
 const USUAL: Sizes = Sizes {
@@ -202,6 +203,7 @@ impl Ebpf {
         let mut repaired = 0;
         if is_disturbed || self.due.audit.is_due(Instant::now()) {
             repaired += live.audit()?;
+            self.attached.renew_filters();
         }
         for (id, programmed) in &live.programmed {
             match wanted.get(id) {

@@ -18,6 +18,14 @@ use super::tables::{Sizes, Tables, take};
 /// The object file, built by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
 
+/// The programs and maps as an ELF object, as this build of the agent loads it: for tests that run
+/// the programs themselves. Its maps named `ADDRESSES`, `FRONTENDS`, `WORDS`, `SLOTS` and `RANGES`
+/// have room for one element; who loads it says how many it needs.
+#[must_use]
+pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
 /// Programs at sockets.
 pub(super) const SOCKET_PROGRAMS: [&str; 9] = [
     "connect4",

@@ -1,0 +1,47 @@
+//! The kernel takes all programs.
+
+use aya::programs::Program;
+
+use crate::kernel::{DEVICE_PROGRAMS, open};
+
+/// The kernel's own limit on what verifying a program may take, in instructions looked at.
+const VERIFIED_MAX: u32 = 1_000_000;
+/// Of that, programs may use this much in percent: other kernels take other paths.
+const VERIFIED_PERCENT: u32 = 80;
+/// Programs of the object.
+const PROGRAMS: usize = 13;
+
+/// With and without what Linux 5.18 added.
+#[test]
+fn every_program_is_verified() {
+    for has_set_retval in [true, false] {
+        let mut object = open(has_set_retval);
+        let mut count = 0;
+        for (name, program) in object.programs_mut() {
+            if !has_set_retval && DEVICE_PROGRAMS.contains(&name) {
+                continue; // they do not look at it
+            }
+            let loaded = match program {
+                Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSock(program) => program.load(),
+                Program::SchedClassifier(program) => program.load(),
+                other => panic!("{name} is a {:?}", other.prog_type()),
+            };
+            loaded.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            let verified = program.info().unwrap().verified_instruction_count();
+            println!("{name}: verified by looking at {verified:?} instructions");
+            let verified = verified.unwrap_or(0); // not told before Linux 5.16
+            assert!(
+                verified <= VERIFIED_MAX / 100 * VERIFIED_PERCENT,
+                "{name}: {verified}"
+            );
+            count += 1;
+        }
+        let left_out = if has_set_retval {
+            0
+        } else {
+            DEVICE_PROGRAMS.len()
+        };
+        assert_eq!(count, PROGRAMS - left_out);
+    }
+}

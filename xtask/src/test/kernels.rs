@@ -1,0 +1,188 @@
+//! The kernel programs on other kernels than this machine's, in guests of `cargo xtask vm`: every
+//! kernel's verifier takes them, and they do what they should.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::{Counts, count_results};
+use crate::programs::{cargo, command, find, is_installed, root, shown};
+use crate::vm::kernel::{Version, fetch_missing};
+
+/// The kernel that has programs at devices by filters (clsact), as all before 6.6.
+const WITH_FILTERS: Version = Version::V6_1;
+/// Cases that are run there, by parts of their names: all places, refusals, and programs that take
+/// the place of others. Each start of a proxy takes 10 s or more there, for verifying.
+const CASES: &str = "b-clusterip: every place|c-no-endpoints|p-restart: changes";
+/// The test of filters that come and go.
+const FILTERS: &str = "a_port_of_a_bridge_has_no_programs";
+/// A guest's end, in seconds; none takes half of it on two idle processors.
+const GUEST_SECONDS: u32 = 240;
+/// The guests' memory, in MiB: their files are in it, unstripped programs among them.
+const GUEST_MEMORY_MIB: u32 = 2048;
+/// The program that runs now: its file may have been replaced by the build that went before.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+/// Programs that guests need.
+const NEEDED: [(&str, &str); 2] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+];
+
+/// Runs the programs' own tests on every kernel that can be had, and some cases on the oldest. What
+/// can't be run is said, and is no failure.
+///
+/// # Errors
+/// A test failed, or did not end in time.
+pub(super) fn run(counts: &mut Counts) -> Result<()> {
+    for (program, package) in NEEDED {
+        if !is_installed(program) {
+            println!(
+                "SKIPPED, the programs were run on this machine's kernel only: there is no \
+                 `{program}` (`cargo xtask setup` installs it, package {package})"
+            );
+            return Ok(());
+        }
+    }
+    let mut kernels = Vec::new();
+    for version in Version::ALL {
+        match fetch_missing(version) {
+            Ok(()) => kernels.push(version),
+            Err(error) => println!("SKIPPED on Linux {}: {error:#}", version.name()),
+        }
+    }
+    if kernels.is_empty() {
+        return Ok(());
+    }
+    let programs = test_binary("switchyard-proxy", "programs")?;
+    let cases = test_binary("switchyard-tests", "cases")?;
+    let ebpf = test_binary("switchyard-tests", "ebpf")?;
+    let proxy = switchyard_tests::binary::find("switchyard-proxy")?;
+    let stripped = Stripped::of(&[&programs, &cases, &ebpf, &proxy])?;
+    let proxy = stripped.path(&proxy)?;
+    let files = [root()?.join("tests/cases"), proxy.clone()];
+    let mut failed = Vec::new();
+    for version in kernels {
+        let mut runs = vec![guest(version, &[], &stripped.path(&programs)?, &[])?];
+        if version == WITH_FILTERS {
+            for (binary, test) in [(&cases, "every_case_on_ebpf"), (&ebpf, FILTERS)] {
+                let arguments = [test, "--nocapture"];
+                let mut run = guest(version, &files, &stripped.path(binary)?, &arguments)?;
+                run.env("SWITCHYARD_PROXY_BIN", &proxy);
+                run.env("SWITCHYARD_CASES", CASES);
+                runs.push(run);
+            }
+        }
+        for run in runs {
+            println!("-- on Linux {}: {}", version.name(), shown(&run));
+            failed.extend(count_results(run, counts).err());
+        }
+    }
+    match failed.into_iter().next() {
+        None => Ok(()),
+        Some(error) => Err(error),
+    }
+}
+
+/// A command in a guest, with files.
+fn guest(
+    version: Version,
+    files: &[PathBuf],
+    program: &Path,
+    arguments: &[&str],
+) -> Result<Command> {
+    let mut guest = command(OWN_PROGRAM)?;
+    guest.args(["vm", "--kernel", version.name()]);
+    guest.args(["--seconds", &GUEST_SECONDS.to_string()]);
+    guest.args(["--memory-mib", &GUEST_MEMORY_MIB.to_string()]);
+    for file in files {
+        guest.arg("--with").arg(file);
+    }
+    guest.arg("--").arg(program).args(arguments);
+    Ok(guest)
+}
+
+/// A built test binary.
+fn test_binary(package: &str, test: &str) -> Result<PathBuf> {
+    let mut build = cargo(&[
+        "test",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ])?;
+    build.args(["--package", package, "--test", test]);
+    let shown = shown(&build);
+    build.stderr(std::process::Stdio::inherit());
+    let built = build.output().with_context(|| format!("start `{shown}`"))?;
+    anyhow::ensure!(
+        built.status.success(),
+        "`{shown}` ended with {}",
+        built.status
+    );
+    let path = String::from_utf8_lossy(&built.stdout)
+        .lines()
+        .find_map(|line| executable(line, test));
+    path.with_context(|| format!("`{shown}` named no test binary"))
+}
+
+/// The executable that a message of cargo's is about, if it is this target's.
+fn executable(message: &str, target: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let is_it = message.pointer("/target/name")? == target;
+    let path = message.get("executable")?.as_str()?;
+    is_it.then(|| PathBuf::from(path))
+}
+
+/// Copies of programs without what debuggers read, which guests would have to hold in memory.
+struct Stripped(PathBuf);
+
+impl Stripped {
+    fn of(programs: &[&Path]) -> Result<Self> {
+        let dir = root()?.join(format!("target/vm/stripped-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        let stripped = Self(dir);
+        for program in programs {
+            let to = stripped.path(program)?;
+            if find("strip").is_none() {
+                std::fs::copy(program, &to)?;
+                continue;
+            }
+            let mut strip = command("strip")?;
+            strip.arg("-o").arg(&to).arg(program);
+            crate::programs::run(strip)?;
+        }
+        Ok(stripped)
+    }
+
+    fn path(&self, program: &Path) -> Result<PathBuf> {
+        let name = program.file_name().context("a program without a name")?;
+        Ok(self.0.join(name))
+    }
+}
+
+impl Drop for Stripped {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("{}: {error}", self.0.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_of_a_target_is_found_in_cargos_messages() {
+        let message =
+            r#"{"reason":"compiler-artifact","target":{"name":"cases"},"executable":"/t/cases-1"}"#;
+        assert_eq!(
+            executable(message, "cases"),
+            Some(PathBuf::from("/t/cases-1"))
+        );
+        assert_eq!(executable(message, "programs"), None);
+        let library = r#"{"target":{"name":"cases"},"executable":null}"#;
+        assert_eq!(executable(library, "cases"), None);
+        assert_eq!(executable("warning: x", "cases"), None);
+    }
+}
