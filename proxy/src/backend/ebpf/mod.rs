@@ -34,6 +34,8 @@ pub mod opt_out;
 mod pins;
 mod programs;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod slot;
 mod tables;
 mod upkeep;
