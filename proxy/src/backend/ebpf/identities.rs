@@ -111,6 +111,14 @@ impl Identities {
         self.drop_digest(digest(&id));
     }
 
+    /// Gives back those indexes of Service ports that were asked for and are not to stay.
+    pub(super) fn retain(&mut self, stays: impl Fn(u32) -> bool) {
+        let over: Vec<u32> = self.names.keys().copied().filter(|index| !stays(*index)).collect();
+        for index in over {
+            self.forget(index);
+        }
+    }
+
     /// Gives back what belongs to no Service port that was asked for: those that went while no
     /// agent ran. Returns their indexes.
     pub(super) fn forget_unnamed(&mut self) -> Vec<u32> {

@@ -92,6 +92,8 @@ pub struct Ebpf {
     shared: Option<Shared>,
     refused: BTreeMap<PlanId, Refusal>,
     has_stale_flows: bool,
+    /// A change was given up half way: what the maps hold is not what is noted of them.
+    is_torn: bool,
     due: Due,
     levels: Levels,
     /// Maps of which it was said that they are nearly full.
@@ -154,6 +156,7 @@ impl Ebpf {
             shared: None,
             refused: BTreeMap::new(),
             has_stale_flows: false,
+            is_torn: false,
             due: Due {
                 flows: Every::new(SWEEP_FLOWS),
                 affinity: Every::new(SWEEP_AFFINITY),
@@ -194,6 +197,12 @@ impl Ebpf {
             .map(|plan| (plan.id.clone(), Some(Arc::clone(plan))))
             .collect();
         self.refused.clear();
+        if self.is_torn {
+            let count = wanted.len();
+            let steps = self.steps(wanted.into_iter().collect());
+            self.rebuild(steps)?;
+            return Ok(self.report(count));
+        }
         let Some(live) = &mut self.live else {
             let steps = self.steps(wanted.into_iter().collect());
             self.rebuild(steps)?;
@@ -271,12 +280,14 @@ impl Ebpf {
         let changed: Vec<_> = steps
             .iter()
             .map(|step| {
-                let old = live.programmed.get(&step.id).cloned();
-                (step.id.clone(), old, step.new.as_ref().map(|(plan, _)| Arc::clone(plan)))
+                let index = live.programmed.get(&step.id).map(|old| old.index);
+                let plan = step.new.as_ref().map(|(plan, _)| Arc::clone(plan));
+                (step.id.clone(), index, plan)
             })
             .collect();
+        self.is_torn = true;
         match live.make(steps, &mut shared.identities) {
-            Ok(()) => {}
+            Ok(()) => self.is_torn = false,
             Err(StepError::Failed(error)) => return Err(error),
             // There is room, but not in one piece: a new set has no gaps.
             Err(StepError::NoRoom) => {
@@ -288,13 +299,12 @@ impl Ebpf {
                 return self.grow(steps);
             }
         }
-        for (id, old, new) in changed {
+        for (id, index, new) in changed {
             let now = live.programmed.get(&id).map(|now| now.index);
-            let Some(index) = now.or(old.as_ref().map(|old| old.index)) else {
+            let Some(index) = now.or(index) else {
                 continue;
             };
-            let old = old.as_ref().map(|old| &*old.plan);
-            self.has_stale_flows |= shared.follow(index, old, new.as_deref());
+            self.has_stale_flows |= shared.follow(index, new.as_deref());
             if new.is_none() {
                 self.due.affinity.hasten();
                 self.due.counters.hasten();
@@ -365,27 +375,12 @@ impl Ebpf {
             }
         }
         self.attached.attach(&mut live.loaded, &self.config.devices)?;
-        let before = self.live.replace(live);
-        self.follow_all(before.as_ref());
+        self.has_stale_flows |= shared.follow_all(&live.programmed);
+        self.live = Some(live);
+        self.is_torn = false;
+        self.due.affinity.hasten();
+        self.due.counters.hasten();
         Ok(())
-    }
-
-    /// Follows the difference between the set that was there and the one that is.
-    fn follow_all(&mut self, before: Option<&Live>) {
-        let (Some(live), Some(shared)) = (&self.live, &mut self.shared) else {
-            return;
-        };
-        let old = |id: &PlanId| before.and_then(|before| before.programmed.get(id));
-        for (id, programmed) in &live.programmed {
-            let old = old(id).map(|old| &*old.plan);
-            self.has_stale_flows |= shared.follow(programmed.index, old, Some(&programmed.plan));
-        }
-        let gone = before.iter().flat_map(|before| &before.programmed);
-        for (id, programmed) in gone.filter(|(id, _)| !live.programmed.contains_key(id)) {
-            self.has_stale_flows |= shared.follow(programmed.index, Some(&programmed.plan), None);
-            shared.identities.forget(programmed.index);
-            tracing::trace!(service_port = %id, "gone with the set it was in");
-        }
     }
 
     /// More than the largest set holds.

@@ -30,6 +30,8 @@ pub(super) struct Shared {
     janitor: Janitor,
     /// Which UDP endpoints may keep their sockets and flows.
     serving: Arc<Mutex<HashSet<GivenEndpoint>>>,
+    /// The same by Service, as it was last followed.
+    followed: HashMap<u32, HashSet<GivenEndpoint>>,
     destroyed: Arc<Mutex<u64>>,
     /// What counters that were removed had counted, by Service.
     retired: HashMap<u32, ServiceTotals>,
@@ -66,25 +68,26 @@ impl Shared {
                 "starting the thread that looks after UDP sockets",
             ))?,
             serving: Arc::default(),
+            followed: HashMap::new(),
             destroyed,
             retired: HashMap::new(),
         })
     }
 
-    /// Follows a change of one plan: sockets on endpoints that no longer serve are told. True
-    /// if there are such endpoints.
-    pub(super) fn follow(
-        &mut self,
-        index: u32,
-        old: Option<&ServicePlan>,
-        new: Option<&ServicePlan>,
-    ) -> bool {
-        let of = |plan: Option<&ServicePlan>| -> HashSet<GivenEndpoint> {
-            plan.iter().flat_map(|plan| udp_endpoints(index, plan)).collect()
-        };
-        let (before, after) = (of(old), of(new));
+    /// Follows what one plan is now (`None`: gone): sockets on endpoints that no longer serve
+    /// are told. True if there are such endpoints. What it was before is what was followed last,
+    /// whatever came between.
+    pub(super) fn follow(&mut self, index: u32, plan: Option<&ServicePlan>) -> bool {
+        let after: HashSet<GivenEndpoint> = plan
+            .iter()
+            .flat_map(|plan| udp_endpoints(index, plan))
+            .collect();
+        let before = self.followed.remove(&index).unwrap_or_default();
         let gone: Vec<GivenEndpoint> = before.difference(&after).copied().collect();
         let come: Vec<GivenEndpoint> = after.difference(&before).copied().collect();
+        if !after.is_empty() {
+            self.followed.insert(index, after);
+        }
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         for endpoint in &gone {
             serving.remove(endpoint);
@@ -94,6 +97,22 @@ impl Shared {
         self.janitor.serving(&come);
         self.janitor.stale(&gone);
         !gone.is_empty()
+    }
+
+    /// Follows all plans: those that are not among them are gone, and their indexes free.
+    pub(super) fn follow_all(&mut self, programmed: &HashMap<PlanId, Programmed>) -> bool {
+        let mut has_gone = false;
+        for programmed in programmed.values() {
+            has_gone |= self.follow(programmed.index, Some(&programmed.plan));
+        }
+        let there: HashSet<u32> = programmed.values().map(|at| at.index).collect();
+        let followed = self.followed.keys();
+        let gone: Vec<u32> = followed.copied().filter(|index| !there.contains(index)).collect();
+        for index in gone {
+            has_gone |= self.follow(index, None);
+        }
+        self.identities.retain(|index| there.contains(&index));
+        has_gone
     }
 
     /// Looks at all sockets: what changed while no agent ran is found so.
