@@ -64,9 +64,22 @@ impl Identities {
         self.known.len()
     }
 
-    /// The highest index that was ever given out, and one.
-    pub(super) const fn end(&self) -> u32 {
-        self.next
+    /// Whether a Service port has an index.
+    pub(super) fn knows(&self, id: &PlanId) -> bool {
+        self.known.contains_key(&digest(id))
+    }
+
+    /// The highest index that there can be once so many more Service ports have one, and one;
+    /// more than the limit if there are not enough.
+    pub(super) fn end_after(&self, more: u32) -> u32 {
+        let end = self.next.saturating_add(more);
+        let free = u32::try_from(self.free.len()).unwrap_or(u32::MAX);
+        // Only where there are no others do those that rest serve at once.
+        if end <= limits::SERVICES_MAX {
+            end
+        } else {
+            end.saturating_sub(free).max(limits::SERVICES_MAX)
+        }
     }
 
     /// The name behind an index.

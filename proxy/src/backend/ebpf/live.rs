@@ -91,7 +91,7 @@ impl Live {
         needed.slots += self.tables.slots_taken();
         needed.frontends += count(self.tables.frontend_count().max(self.tables.address_count()));
         needed.ranges += self.tables.range_count();
-        needed.services = needed.services.saturating_add(identities.end());
+        needed.services = services_after(steps, Some(identities));
         needed
     }
 
@@ -291,16 +291,24 @@ struct Made {
     new: Option<(u32, Compiled)>,
 }
 
-/// The room that compiled plans take by themselves.
+/// How many indexes there must be for these steps. Those that have one already need no more.
+pub(super) fn services_after(steps: &[Step], identities: Option<&Identities>) -> u32 {
+    let is_new = |step: &&Step| {
+        step.new.is_some() && identities.is_none_or(|identities| !identities.knows(&step.id))
+    };
+    let new = count(steps.iter().filter(is_new).count());
+    identities.map_or(new.saturating_add(1), |identities| identities.end_after(new))
+}
+
+/// The room that compiled plans take by themselves, but for indexes.
 pub(super) fn need_of<'a>(compiled: impl Iterator<Item = &'a Compiled>) -> Sizes {
     let mut needed = Sizes {
-        services: 1,
+        services: 0,
         slots: 16,
         frontends: 0,
         ranges: 0,
     };
     for compiled in compiled {
-        needed.services += 1;
         needed.slots = needed.slots.saturating_add(compiled.slots());
         let (frontends, addresses) = (compiled.frontends.len(), compiled.addresses.len());
         needed.frontends += count(frontends.max(addresses));

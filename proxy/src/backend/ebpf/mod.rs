@@ -46,7 +46,8 @@ use std::time::{Duration, Instant};
 
 use self::attach::Attached;
 use self::compile::compile;
-use self::live::{Live, Step, StepError, need_of};
+use self::identities::Identities;
+use self::live::{Live, Step, StepError, need_of, services_after};
 use self::pins::Pins;
 use self::shared::{Every, Shared};
 use self::tables::Sizes;
@@ -197,11 +198,11 @@ impl Ebpf {
             .map(|plan| (plan.id.clone(), Some(Arc::clone(plan))))
             .collect();
         self.refused.clear();
+        let mut repaired = 0;
         if self.is_torn {
-            let count = wanted.len();
-            let steps = self.steps(wanted.into_iter().collect());
-            self.rebuild(steps)?;
-            return Ok(self.report(count));
+            // A new set is whole, whatever of its plans is still to change.
+            self.grow(Vec::new())?;
+            repaired += 1;
         }
         let Some(live) = &mut self.live else {
             let steps = self.steps(wanted.into_iter().collect());
@@ -210,7 +211,6 @@ impl Ebpf {
             return Ok(self.report(0));
         };
         let is_disturbed = !live.words_are_right() || !self.attached.is_whole();
-        let mut repaired = 0;
         if is_disturbed || self.due.audit.is_due(Instant::now()) {
             repaired += live.audit()?;
         }
@@ -285,9 +285,9 @@ impl Ebpf {
                 (step.id.clone(), index, plan)
             })
             .collect();
-        self.is_torn = true;
+        let was_torn = std::mem::replace(&mut self.is_torn, true);
         match live.make(steps, &mut shared.identities) {
-            Ok(()) => self.is_torn = false,
+            Ok(()) => self.is_torn = was_torn,
             Err(StepError::Failed(error)) => return Err(error),
             // There is room, but not in one piece: a new set has no gaps.
             Err(StepError::NoRoom) => {
@@ -336,10 +336,14 @@ impl Ebpf {
     /// Loads a new set, fills it, and puts it in the place of the one that is there.
     fn rebuild(&mut self, mut steps: Vec<Step>) -> Result<(), EbpfError> {
         steps.retain(|step| step.new.is_some());
-        let compiled = steps.iter().filter_map(|step| step.new.as_ref());
-        let mut needed = need_of(compiled.map(|(_, compiled)| compiled));
-        let known = self.shared.as_ref().map_or(1, |shared| shared.identities.end());
-        needed.services = needed.services.saturating_add(known);
+        let needs = |identities: Option<&Identities>| {
+            let compiled = steps.iter().filter_map(|step| step.new.as_ref());
+            Sizes {
+                services: services_after(&steps, identities),
+                ..need_of(compiled.map(|(_, compiled)| compiled))
+            }
+        };
+        let needed = needs(self.shared.as_ref().map(|shared| &shared.identities));
         Self::check_limits(&needed)?;
         let mut live = match self.spare.take() {
             Some(spare) if spare.tables.sizes().hold(&needed) => spare,
@@ -350,9 +354,8 @@ impl Ebpf {
             none => none.insert(Shared::of(&mut live.loaded)?),
         };
         // Indexes of an earlier run may be higher than there are Services.
-        let highest = shared.identities.end().saturating_add(needed.services);
-        if highest > live.tables.sizes().services {
-            needed.services = highest;
+        let needed = needs(Some(&shared.identities));
+        if !live.tables.sizes().hold(&needed) {
             Self::check_limits(&needed)?;
             live = Live::load(&self.pins, needed, &self.features)?;
         }
