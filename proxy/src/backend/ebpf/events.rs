@@ -67,7 +67,7 @@ impl Events {
             }
             lines += 1;
             self.said.insert(key, now);
-            say(&event, name(event.service));
+            say(&event, name(event.service).as_deref());
         }
         if unsaid > 0 {
             tracing::info!("and {unsaid} more refusals of other kinds; metrics count all of them");
@@ -75,13 +75,13 @@ impl Events {
     }
 }
 
-fn say(event: &Event, service: Option<String>) {
+fn say(event: &Event, service: Option<&str>) {
     let to = socket(event.destination, event.destination_port);
     let from = (event.source != Address::ANY).then(|| socket(event.source, event.source_port));
     let reason = reason(event.reason).map_or("unknown", DropReason::as_str);
     tracing::info!(
         reason,
-        service_port = service.as_deref().unwrap_or("none"),
+        service_port = service.unwrap_or("none"),
         from = from.as_deref().unwrap_or("a socket here"),
         to,
         protocol = event.protocol,

@@ -153,7 +153,7 @@ impl Shared {
             plan.plan.affinity_timeout_s
         };
         let (now_ns, mut stay, mut over) = (monotonic_ns(), 0, Vec::new());
-        for entry in self.affinity.iter() {
+        for entry in &self.affinity {
             let (key, value) = entry.map_err(|error| EbpfError::map(map_names::AFFINITY, error))?;
             let age = Duration::from_nanos(now_ns.saturating_sub(value.used_ns));
             let limit = timeout_s(key.service).map(|limit| Duration::from_secs(limit.into()));
@@ -178,7 +178,7 @@ impl Shared {
     ) -> Result<(Vec<(PlanId, ServiceTotals)>, usize), EbpfError> {
         let mut totals = self.retired.clone();
         let (mut over, mut stay) = (Vec::new(), 0);
-        for entry in self.counters.iter() {
+        for entry in &self.counters {
             let (key, values) =
                 entry.map_err(|error| EbpfError::map(map_names::COUNTERS, error))?;
             let sum = values.iter().fold(ServiceTotals::default(), |sum, cpu| ServiceTotals {
