@@ -1,5 +1,8 @@
 //! From a plan to what stands in the maps: values to values.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;

@@ -28,6 +28,8 @@ mod filter;
 mod flows;
 mod housekeeping;
 mod identities;
+#[cfg(test)]
+mod incremental;
 mod live;
 mod node;
 pub mod opt_out;

@@ -2,6 +2,9 @@
 //!
 //! The agent is their only writer, so it knows what stands in them; [`super::audit`] looks.
 
+#[cfg(test)]
+pub(super) mod dump;
+
 use std::collections::{HashMap, HashSet};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -478,4 +481,59 @@ where
         wrong += 1;
     }
     Ok(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_have_room_for_as_much_again() {
+        let of = |services, slots, frontends, ranges| Sizes {
+            services,
+            slots,
+            frontends,
+            ranges,
+        };
+        let none = Sizes::for_need(of(0, 0, 0, 0));
+        assert_eq!(none, Sizes::MIN);
+        let some = of(1000, 5000, 1025, 129);
+        assert_eq!(Sizes::for_need(some), of(2048, 16_384, 4096, 512));
+        assert!(Sizes::for_need(some).hold(&some));
+        // Powers of two need no more than twice themselves.
+        let even = of(1024, 8192, 2048, 256);
+        assert_eq!(Sizes::for_need(even), of(2048, 16_384, 4096, 512));
+        assert_eq!(Sizes::for_need(Sizes::MAX), Sizes::MAX);
+        assert!(Sizes::for_need(Sizes::MAX).hold(&Sizes::MAX));
+        let endless = of(u32::MAX, u32::MAX, u32::MAX, u32::MAX);
+        assert_eq!(Sizes::for_need(endless), Sizes::MAX);
+        assert!(!Sizes::MAX.hold(&endless));
+        for one in [
+            of(1025, 0, 0, 0),
+            of(0, 8193, 0, 0),
+            of(0, 0, 2049, 0),
+            of(0, 0, 0, 257),
+        ] {
+            assert!(!Sizes::MIN.hold(&one), "{one:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_what_all_that_claim_it_say() {
+        let mut claims = Claims::default();
+        assert_eq!(claims.flags(), 0);
+        for flag in [address_flags::CLUSTER_IP, address_flags::EXTERNAL] {
+            *by_flag(&mut claims, flag) += 1;
+        }
+        claims.node = address_flags::LOCAL;
+        let both = address_flags::CLUSTER_IP | address_flags::EXTERNAL;
+        assert_eq!(claims.flags(), both | address_flags::LOCAL);
+        claims.is_draining = true;
+        assert_eq!(claims.flags(), both | address_flags::LOCAL, "claimed again");
+        let left = Claims {
+            is_draining: true,
+            ..Claims::default()
+        };
+        assert_eq!(left.flags(), address_flags::DRAINING);
+    }
 }
