@@ -17,7 +17,12 @@ fn main() -> ExitCode {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let ebpf = manifest.with_file_name("ebpf");
-    for watched in ["programs/src", "programs/Cargo.toml", "programs/Cargo.lock", "datapath/src"] {
+    for watched in [
+        "programs/src",
+        "programs/Cargo.toml",
+        "programs/Cargo.lock",
+        "datapath/src",
+    ] {
         println!("cargo::rerun-if-changed={}", ebpf.join(watched).display());
     }
     println!("cargo::rerun-if-env-changed={OBJECT}");
@@ -55,23 +60,42 @@ fn build(programs: &Path, out: &Path) -> Result<PathBuf, String> {
         // The maps' key and value types, and readable verifier logs.
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
-        format!("--remap-path-prefix={}=ebpf", programs.with_file_name("").display()),
+        format!(
+            "--remap-path-prefix={}=ebpf",
+            programs.with_file_name("").display()
+        ),
     ];
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .current_dir(programs)
-        .args(["build", "--release", "--locked", "-Z", "build-std=core", "--target", target])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "-Z",
+            "build-std=core",
+            "--target",
+            target,
+        ])
         .arg("--target-dir")
         .arg(&target_dir)
         // Building the standard library is not stable yet.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join(SEPARATOR));
     // What cargo set for this build would be taken for wishes about that one.
-    for name in ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_BUILD_TARGET"] {
+    for name in [
+        "RUSTC",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTFLAGS",
+        "CARGO_BUILD_TARGET",
+    ] {
         command.env_remove(name);
     }
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let output = command
+        .output()
+        .map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {
         return Ok(target_dir.join(target).join("release/switchyard-programs"));
     }

@@ -79,7 +79,12 @@ impl Subject {
         let file = File::create(&log)?;
         let mut command = Command::new(&launch.binary);
         let is_ours = launch.binary.ends_with("switchyard-proxy");
-        if is_ours && !launch.flags.iter().any(|flag| flag.starts_with("--bpf-root=")) {
+        if is_ours
+            && !launch
+                .flags
+                .iter()
+                .any(|flag| flag.starts_with("--bpf-root="))
+        {
             // It removes what another mode left: none of the machine's own.
             let nothing = bed.work_dir().join("no-pins");
             command.arg(format!("--bpf-root={}", nothing.display()));

@@ -25,7 +25,7 @@ use crate::layout::{
     Address, Endpoint, FlowKey, FlowValue, FragmentKey, FragmentPorts, Hook, Reason, TCP,
     address_flags, flow_flags,
 };
-use crate::maps::{FlowRef, Refusal};
+use crate::maps::{FlowRef, Refusal, SEEN_RESOLUTION_NS};
 use crate::parse::{Fragment, Parsed};
 use crate::service::{Service, position};
 
@@ -193,7 +193,15 @@ fn touch(maps: &impl Maps, flow: FlowRef, parsed: &Parsed, place: &Place) {
         maps.count_packet(service, &parsed.source, parsed.source_port, place.bytes);
     }
     let mut flags = 0;
-    if parsed.protocol != TCP || !parsed.is_syn() {
+    let now_ns = maps.now_ns();
+    // One question and its answer are no stream: where a flow is nothing but that, it may be
+    // forgotten soon.
+    let is_stream = if parsed.protocol == TCP {
+        !parsed.is_syn()
+    } else {
+        flow.age_ns(now_ns) > SEEN_RESOLUTION_NS
+    };
+    if is_stream {
         flags |= flow_flags::STREAM;
     }
     if parsed.is_fin() {
@@ -202,7 +210,7 @@ fn touch(maps: &impl Maps, flow: FlowRef, parsed: &Parsed, place: &Place) {
     if parsed.is_rst() {
         flags |= flow_flags::RST;
     }
-    flow.touch(flags, maps.now_ns());
+    flow.touch(flags, now_ns);
 }
 
 /// Sees that the packet has its datagram's ports, which a later fragment does not carry itself;

@@ -11,13 +11,14 @@ const FREE: u16 = u16::MAX;
 
 /// The positions in the table of a Service with `endpoints` endpoints: at least a hundred for
 /// each, so that no endpoint gets 1 % more than its share (as far as the largest size goes);
-/// none where there is nothing to choose.
+/// none where there is nothing to choose, or where there are more endpoints than any table has
+/// positions.
 #[must_use]
 pub fn size(endpoints: u32) -> u32 {
-    if endpoints < 2 {
+    let [.., largest] = SIZES;
+    if endpoints < 2 || endpoints > largest {
         return 0;
     }
-    let [.., largest] = SIZES;
     let enough = |size: &u32| *size >= endpoints.saturating_mul(100);
     SIZES.iter().copied().find(enough).unwrap_or(largest)
 }

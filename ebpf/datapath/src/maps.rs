@@ -131,6 +131,19 @@ impl FlowRef {
         }
     }
 
+    /// How long ago a packet was last noted.
+    #[inline(always)]
+    #[must_use]
+    #[expect(
+        unsafe_code,
+        reason = "a pointer into a map the kernel shares between CPUs"
+    )]
+    pub fn age_ns(self, now_ns: u64) -> u64 {
+        // SAFETY: valid by the contract of `new`.
+        let seen_ns = unsafe { core::ptr::addr_of!((*self.0).seen_ns).read() };
+        now_ns.saturating_sub(seen_ns)
+    }
+
     /// Notes flags, and when it was (about once a second).
     #[inline(always)]
     #[expect(
@@ -169,7 +182,7 @@ impl FlowRef {
 
 /// How exact [`FlowValue::seen_ns`] is: writing it for each packet would move a cache line
 /// between CPUs for nothing.
-const SEEN_RESOLUTION_NS: u64 = 1_000_000_000;
+pub(crate) const SEEN_RESOLUTION_NS: u64 = 1_000_000_000;
 
 /// What is noted of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,7 +50,11 @@ pub fn entries<K: Pod, V: Pod>(
     let mut is_first = true;
     for _ in 0..CALLS_MAX {
         let mut attributes = BatchAttributes {
-            in_batch: if is_first { 0 } else { address(position.as_ptr()) },
+            in_batch: if is_first {
+                0
+            } else {
+                address(position.as_ptr())
+            },
             out_batch: address(next.as_mut_ptr()),
             keys: address(keys.as_mut_ptr()),
             values: address(values.as_mut_ptr()),
@@ -73,7 +77,9 @@ pub fn entries<K: Pod, V: Pod>(
             keys.set_len(count);
             values.set_len(count);
         }
-        keys.iter().zip(&values).for_each(|(key, value)| show(key, value));
+        keys.iter()
+            .zip(&values)
+            .for_each(|(key, value)| show(key, value));
         if is_last {
             return Ok(());
         }

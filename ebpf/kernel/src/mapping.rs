@@ -21,7 +21,10 @@ pub struct Mapping {
 }
 
 // SAFETY: the memory is only ever touched through atomics.
-#[expect(unsafe_code, reason = "a pointer to memory that belongs to this value alone")]
+#[expect(
+    unsafe_code,
+    reason = "a pointer to memory that belongs to this value alone"
+)]
 unsafe impl Send for Mapping {}
 
 impl Mapping {

@@ -102,8 +102,8 @@ pub mod flow_flags {
     pub const FIN: u16 = 1 << 5;
     /// TCP: a RST went by.
     pub const RST: u16 = 1 << 6;
-    /// TCP: a segment without SYN went by, so the peer had answered; other protocols: more
-    /// than one packet went by.
+    /// TCP: a segment without SYN went by, so the peer had answered; other protocols: packets
+    /// went by for more than about a second.
     pub const STREAM: u16 = 1 << 7;
     /// It leads to a port of the node that nobody can listen on, whose answer is a refusal.
     pub const REFUSED: u16 = 1 << 8;

@@ -105,7 +105,13 @@ mod tests {
         arena.give_back(all);
         assert_eq!((arena.take(1), arena.taken()), (None, 0));
         arena.settle();
-        assert_eq!(arena.take(10), Some(Run { first: 1, count: 10 }));
+        assert_eq!(
+            arena.take(10),
+            Some(Run {
+                first: 1,
+                count: 10
+            })
+        );
     }
 
     proptest! {

@@ -110,11 +110,7 @@ impl Attached {
         Ok(())
     }
 
-    fn attach_device(
-        &self,
-        loaded: &mut Loaded,
-        device: &Device,
-    ) -> Result<Vec<Link>, EbpfError> {
+    fn attach_device(&self, loaded: &mut Loaded, device: &Device) -> Result<Vec<Link>, EbpfError> {
         let names = match device.link_layer {
             LinkLayer::Ethernet => ETHERNET_PROGRAMS,
             LinkLayer::Ip => PLAIN_PROGRAMS,
@@ -159,8 +155,7 @@ impl Attached {
             }
         }
         let what = || format!("attaching {program} ({pin})");
-        let link =
-            Link::create(descriptor, target, place).map_err(EbpfError::system(what()))?;
+        let link = Link::create(descriptor, target, place).map_err(EbpfError::system(what()))?;
         // Until the old one goes both are there: what the first has translated is none of the
         // second's business.
         let _ = fs::remove_file(&path);
@@ -198,7 +193,9 @@ impl Attached {
             };
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let of_device = name.split_once('-').is_some_and(|(index, _)| {
-                index.parse().is_ok_and(|index| !self.devices.contains_key(&index))
+                index
+                    .parse()
+                    .is_ok_and(|index| !self.devices.contains_key(&index))
             });
             drop(link);
             if of_device && name.starts_with(|first: char| first.is_ascii_digit()) {
@@ -209,9 +206,10 @@ impl Attached {
 
     /// Whether all that was attached still is: every link leads to its device or cgroup.
     pub(super) fn is_whole(&self) -> bool {
-        let sockets = self.sockets.iter().all(|link| {
-            link.info().is_ok_and(|info| info.target != 0)
-        });
+        let sockets = self
+            .sockets
+            .iter()
+            .all(|link| link.info().is_ok_and(|info| info.target != 0));
         let devices = self.devices.iter().all(|(index, links)| {
             links
                 .iter()

@@ -1,5 +1,8 @@
 //! From a plan to what stands in the maps: values to values.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -85,7 +88,11 @@ pub(super) fn compile(plan: &ServicePlan) -> Result<Compiled, CompileError> {
         0
     };
     Ok(Compiled {
-        frontends: plan.frontends.iter().map(|at| frontend(plan, *at)).collect(),
+        frontends: plan
+            .frontends
+            .iter()
+            .map(|at| frontend(plan, *at))
+            .collect(),
         addresses: addresses(plan),
         ranges,
         header: Header {
@@ -106,7 +113,11 @@ pub(super) fn compile(plan: &ServicePlan) -> Result<Compiled, CompileError> {
 }
 
 fn check(plan: &ServicePlan) -> Result<(), CompileError> {
-    let longest = plan.cluster.len().max(plan.local.len()).max(plan.serving.len());
+    let longest = plan
+        .cluster
+        .len()
+        .max(plan.local.len())
+        .max(plan.serving.len());
     if u32::try_from(longest).map_or(true, |count| count > ENDPOINTS_MAX) {
         return Err(CompileError::TooManyEndpoints { count: longest });
     }
@@ -196,7 +207,9 @@ fn addresses(plan: &ServicePlan) -> Vec<(Address, u32)> {
         Frontend::NodePort(_) => None,
     };
     let known = plan.frontends.iter().filter_map(address);
-    known.map(|(address, flag)| (Address::from(address), flag)).collect()
+    known
+        .map(|(address, flag)| (Address::from(address), flag))
+        .collect()
 }
 
 /// A network as the trie has it: an IPv4 prefix counts from bit 96.

@@ -26,7 +26,9 @@ pub(super) struct Events {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Events").field("said", &self.said.len()).finish_non_exhaustive()
+        f.debug_struct("Events")
+            .field("said", &self.said.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -42,7 +44,8 @@ impl Events {
     pub(super) fn tell(&mut self, now: Instant, name: impl Fn(u32) -> Option<String>) {
         let (mut lines, mut unsaid) = (0, 0);
         if self.said.len() > SAID_MAX {
-            self.said.retain(|_, at| now.duration_since(*at) < AGAIN_AFTER);
+            self.said
+                .retain(|_, at| now.duration_since(*at) < AGAIN_AFTER);
         }
         for _ in 0..EVENTS_PER_ROUND {
             let Some(event) = self.ring.next().and_then(|bytes| parse(&bytes)) else {
@@ -67,7 +70,7 @@ impl Events {
             }
             lines += 1;
             self.said.insert(key, now);
-            say(&event, name(event.service));
+            say(&event, name(event.service).as_deref());
         }
         if unsaid > 0 {
             tracing::info!("and {unsaid} more refusals of other kinds; metrics count all of them");
@@ -75,19 +78,23 @@ impl Events {
     }
 }
 
-fn say(event: &Event, service: Option<String>) {
+fn say(event: &Event, service: Option<&str>) {
     let to = socket(event.destination, event.destination_port);
     let from = (event.source != Address::ANY).then(|| socket(event.source, event.source_port));
     let reason = reason(event.reason).map_or("unknown", DropReason::as_str);
     tracing::info!(
         reason,
-        service_port = service.as_deref().unwrap_or("none"),
+        service_port = service.unwrap_or("none"),
         from = from.as_deref().unwrap_or("a socket here"),
         to,
         protocol = event.protocol,
         device = event.device,
         "{}",
-        if event.told == 1 { "refused" } else { "dropped" }
+        if event.told == 1 {
+            "refused"
+        } else {
+            "dropped"
+        }
     );
 }
 

@@ -67,7 +67,11 @@ pub fn probe(paths: &Paths) -> Result<Features, Vec<Missing>> {
             });
         }
     };
-    need("bpf(2)", "Linux 5.10 with CONFIG_BPF_SYSCALL, and root or CAP_BPF", version());
+    need(
+        "bpf(2)",
+        "Linux 5.10 with CONFIG_BPF_SYSCALL, and root or CAP_BPF",
+        version(),
+    );
     need(
         "cgroup2 directory",
         "a cgroup2 mount; --cgroup-root names a directory in it",
@@ -88,7 +92,11 @@ pub fn probe(paths: &Paths) -> Result<Features, Vec<Missing>> {
     }
     for (feature, needs, helper) in HELPERS {
         let tried = is_helper_supported(ProgramType::CgroupSockAddr, helper);
-        need(feature, needs, there(tried.map_err(|error| error.to_string())));
+        need(
+            feature,
+            needs,
+            there(tried.map_err(|error| error.to_string())),
+        );
     }
     if missing.is_empty() {
         Ok(features())
@@ -115,7 +123,11 @@ const PROGRAMS: [(&str, &str, ProgramType); 3] = [
     ),
 ];
 const MAPS: [(&str, &str, MapType); 3] = [
-    ("socket storage", "Linux 5.2 with CONFIG_DEBUG_INFO_BTF or CONFIG_BPF_SYSCALL's BTF", MapType::SkStorage),
+    (
+        "socket storage",
+        "Linux 5.2 with CONFIG_DEBUG_INFO_BTF or CONFIG_BPF_SYSCALL's BTF",
+        MapType::SkStorage,
+    ),
     ("prefix tries", "Linux 4.11", MapType::LpmTrie),
     ("ring buffers", "Linux 5.8", MapType::RingBuf),
 ];
@@ -167,7 +179,10 @@ fn is_on(path: &Path, kind: FsType) -> Result<(), String> {
     if found.filesystem_type() == kind {
         Ok(())
     } else {
-        Err(format!("{} is on another kind of file system", path.display()))
+        Err(format!(
+            "{} is on another kind of file system",
+            path.display()
+        ))
     }
 }
 
@@ -194,10 +209,14 @@ fn bpf_file_system(root: &Path) -> Result<(), String> {
             MsFlags::empty(),
             Some("mode=0700"),
         );
-        result.map_err(|error| format!("mounting one at {BPF_MOUNT}: {}", io::Error::from(error)))?;
+        result
+            .map_err(|error| format!("mounting one at {BPF_MOUNT}: {}", io::Error::from(error)))?;
         if there(root)? {
             return Ok(());
         }
     }
-    Err(format!("{} is on another kind of file system", root.display()))
+    Err(format!(
+        "{} is on another kind of file system",
+        root.display()
+    ))
 }

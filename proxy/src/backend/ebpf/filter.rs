@@ -4,7 +4,9 @@
 //! known by its priority and handle. Two handles take turns, so that a new program is there
 //! before the old one goes; a packet that meets both is translated once.
 
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
+};
 use aya::programs::{SchedClassifier, TcAttachType};
 use nix::net::if_::if_nameindex;
 use switchyard_kernel::AttachType;
@@ -29,7 +31,8 @@ pub(super) fn attach(
     let new = match add(program, device, place, first) {
         Ok(()) => first,
         Err(_) => {
-            add(program, device, place, second).map_err(|error| EbpfError::program(name, &error))?;
+            add(program, device, place, second)
+                .map_err(|error| EbpfError::program(name, &error))?;
             second
         }
     };

@@ -5,9 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use aya::maps::MapData;
-use switchyard_datapath::layout::{
-    Address, FlowKey, FlowValue, TCP, UDP, flow_flags, map_names,
-};
+use switchyard_datapath::layout::{Address, FlowKey, FlowValue, TCP, UDP, flow_flags, map_names};
 
 use super::programs::Loaded;
 use super::{ConntrackTimeouts, EbpfError};
@@ -18,6 +16,8 @@ const CLOSED: Duration = Duration::from_secs(10);
 const UNANSWERED_TCP: Duration = Duration::from_secs(60);
 /// A refusal.
 const REFUSED: Duration = Duration::from_secs(5);
+/// What no connection needs any more, where there is no room for new ones.
+const UNDER_PRESSURE: Duration = Duration::from_secs(1);
 /// Defaults of the timeouts an operator may set: the reference's, and the kernel's.
 const TCP_ESTABLISHED: Duration = Duration::from_secs(24 * 3600);
 const TCP_CLOSE_WAIT: Duration = Duration::from_secs(3600);
@@ -64,11 +64,13 @@ impl Flows {
     }
 
     /// Forgets every flow that was idle for too long, and those over UDP whose endpoint is
-    /// stale.
+    /// stale. Where there is no room for new flows (`is_pressed`) also those that nobody is
+    /// likely to come back to.
     pub(super) fn sweep(
         &mut self,
         now_ns: u64,
         timeouts: &ConntrackTimeouts,
+        is_pressed: bool,
         is_stale: impl Fn(u32, &Address, u16) -> bool,
     ) -> Result<Swept, EbpfError> {
         let mut flows: HashMap<u64, Seen> = HashMap::new();
@@ -87,7 +89,7 @@ impl Flows {
         })?;
         let mut vips = HashSet::new();
         flows.retain(|_, seen| {
-            let is_over = seen.is_over(now_ns, timeouts);
+            let is_over = seen.is_over(now_ns, timeouts, is_pressed);
             if !is_over && seen.is_connected() {
                 vips.insert(seen.vip);
             }
@@ -135,9 +137,19 @@ impl Seen {
         }
     }
 
-    fn is_over(&self, now_ns: u64, timeouts: &ConntrackTimeouts) -> bool {
+    fn is_over(&self, now_ns: u64, timeouts: &ConntrackTimeouts, is_pressed: bool) -> bool {
         let idle = Duration::from_nanos(now_ns.saturating_sub(self.last_ns));
-        self.is_stale || idle > self.limit(timeouts)
+        let is_spare = is_pressed && !self.lasts() && idle > UNDER_PRESSURE;
+        self.is_stale || is_spare || idle > self.limit(timeouts)
+    }
+
+    /// Whether somebody may come back to it: it was answered, and is neither closed nor one
+    /// question with its answer.
+    const fn lasts(&self) -> bool {
+        let any = self.there | self.back;
+        let is_closed = any & (flow_flags::RST | flow_flags::REFUSED) != 0
+            || self.there & self.back & flow_flags::FIN != 0;
+        self.back & flow_flags::STREAM != 0 && !is_closed
     }
 
     /// A TCP connection that was answered, and closed by nobody.
@@ -203,8 +215,17 @@ mod tests {
                 is_stale: false,
             };
             let limit_ns = seconds * 1_000_000_000;
-            assert!(!seen.is_over(7 + limit_ns, &none), "{seen:?}");
-            assert!(seen.is_over(8 + limit_ns, &none), "{seen:?}");
+            assert!(!seen.is_over(7 + limit_ns, &none, false), "{seen:?}");
+            assert!(seen.is_over(8 + limit_ns, &none, false), "{seen:?}");
+            let two_seconds = 2_000_000_000;
+            let lasts = seen.back & STREAM != 0
+                && (there | back) & (RST | REFUSED) == 0
+                && there & back & FIN == 0;
+            assert_eq!(
+                seen.is_over(7 + two_seconds, &none, true),
+                !lasts,
+                "{seen:?}"
+            );
         }
     }
 }

@@ -30,7 +30,10 @@ pub(super) struct Identities {
 }
 
 fn digest(id: &PlanId) -> [u8; DIGEST_BYTES] {
-    let text = format!("{}\0{}\0{}\0{}", id.service, id.port_name, id.protocol, id.family);
+    let text = format!(
+        "{}\0{}\0{}\0{}",
+        id.service, id.port_name, id.protocol, id.family
+    );
     let mut short = [0; DIGEST_BYTES];
     for (to, from) in short.iter_mut().zip(Sha256::digest(text)) {
         *to = from;
@@ -64,9 +67,22 @@ impl Identities {
         self.known.len()
     }
 
-    /// The highest index that was ever given out, and one.
-    pub(super) const fn end(&self) -> u32 {
-        self.next
+    /// Whether a Service port has an index.
+    pub(super) fn knows(&self, id: &PlanId) -> bool {
+        self.known.contains_key(&digest(id))
+    }
+
+    /// The highest index that there can be once so many more Service ports have one, and one;
+    /// more than the limit if there are not enough.
+    pub(super) fn end_after(&self, more: u32) -> u32 {
+        let end = self.next.saturating_add(more);
+        let free = u32::try_from(self.free.len()).unwrap_or(u32::MAX);
+        // Only where there are no others do those that rest serve at once.
+        if end <= limits::SERVICES_MAX {
+            end
+        } else {
+            end.saturating_sub(free).max(limits::SERVICES_MAX)
+        }
     }
 
     /// The name behind an index.
@@ -111,10 +127,26 @@ impl Identities {
         self.drop_digest(digest(&id));
     }
 
+    /// Gives back those indexes of Service ports that were asked for and are not to stay.
+    pub(super) fn retain(&mut self, stays: impl Fn(u32) -> bool) {
+        let over: Vec<u32> = self
+            .names
+            .keys()
+            .copied()
+            .filter(|index| !stays(*index))
+            .collect();
+        for index in over {
+            self.forget(index);
+        }
+    }
+
     /// Gives back what belongs to no Service port that was asked for: those that went while no
     /// agent ran. Returns their indexes.
     pub(super) fn forget_unnamed(&mut self) -> Vec<u32> {
-        let unnamed = self.known.iter().filter(|(_, index)| !self.names.contains_key(index));
+        let unnamed = self
+            .known
+            .iter()
+            .filter(|(_, index)| !self.names.contains_key(index));
         let unnamed: Vec<_> = unnamed.map(|(digest, index)| (*digest, *index)).collect();
         for (digest, _) in &unnamed {
             self.drop_digest(*digest);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use switchyard_datapath::layout::{Address, Frontend};
 
+use super::Config;
 use super::EbpfError;
 use super::arena::Run;
 use super::compile::{Compiled, compile};
@@ -15,7 +16,6 @@ use super::node;
 use super::pins::Pins;
 use super::programs::{ETHERNET_PROGRAMS, Loaded, SOCKET_PROGRAMS};
 use super::tables::{Sizes, Tables};
-use super::Config;
 use crate::plan::{PlanId, ServicePlan};
 
 /// The Service every node needs first: the API server's own.
@@ -65,11 +65,7 @@ impl From<EbpfError> for StepError {
 
 impl Live {
     /// Loads a set with room for `needed`; its maps are empty, and its programs nowhere.
-    pub(super) fn load(
-        pins: &Pins,
-        needed: Sizes,
-        features: &Features,
-    ) -> Result<Self, EbpfError> {
+    pub(super) fn load(pins: &Pins, needed: Sizes, features: &Features) -> Result<Self, EbpfError> {
         let (mut loaded, tables) = Loaded::load(pins, Sizes::for_need(needed), features)?;
         let names = [&SOCKET_PROGRAMS[..], &ETHERNET_PROGRAMS[..]].concat();
         loaded.verify(&names)?;
@@ -89,9 +85,13 @@ impl Live {
         let new = steps.iter().filter_map(|step| step.new.as_ref());
         let mut needed = need_of(new.map(|(_, compiled)| compiled));
         needed.slots += self.tables.slots_taken();
-        needed.frontends += count(self.tables.frontend_count().max(self.tables.address_count()));
+        needed.frontends += count(
+            self.tables
+                .frontend_count()
+                .max(self.tables.address_count()),
+        );
         needed.ranges += self.tables.range_count();
-        needed.services = needed.services.saturating_add(identities.end());
+        needed.services = services_after(steps, Some(identities));
         needed
     }
 
@@ -164,11 +164,7 @@ impl Live {
         let Step { id, new } = step;
         let old = self.programmed.get(&id).cloned();
         let Some((plan, compiled)) = new else {
-            return Ok(Made {
-                id,
-                old,
-                new: None,
-            });
+            return Ok(Made { id, old, new: None });
         };
         let index = match &old {
             Some(old) => old.index,
@@ -294,7 +290,12 @@ struct Made {
 /// What fits into the largest set, and what is left of `steps` then: as many as there is room
 /// for, in the order of their names, and the API server's own Service before all.
 pub(super) fn fit(mut steps: Vec<Step>, max: &Sizes) -> (Vec<Step>, Vec<PlanId>) {
-    let name = |step: &Step| (step.id.service.namespace.clone(), step.id.service.name.clone());
+    let name = |step: &Step| {
+        (
+            step.id.service.namespace.clone(),
+            step.id.service.name.clone(),
+        )
+    };
     steps.sort_by_key(|step| {
         let (namespace, service) = name(step);
         (&*namespace, &*service) != API_SERVER
@@ -302,7 +303,10 @@ pub(super) fn fit(mut steps: Vec<Step>, max: &Sizes) -> (Vec<Step>, Vec<PlanId>)
     let mut sum = need_of(std::iter::empty());
     let (mut fitting, mut left) = (Vec::with_capacity(steps.len()), Vec::new());
     for step in steps {
-        let own = need_of(step.new.iter().map(|(_, compiled)| compiled));
+        let own = Sizes {
+            services: 1,
+            ..need_of(step.new.iter().map(|(_, compiled)| compiled))
+        };
         let with = sum.and(&own);
         if max.hold(&with) {
             sum = with;
@@ -314,20 +318,33 @@ pub(super) fn fit(mut steps: Vec<Step>, max: &Sizes) -> (Vec<Step>, Vec<PlanId>)
     (fitting, left)
 }
 
-/// The room that compiled plans take by themselves.
+/// How many indexes there must be for these steps. Those that have one already need no more.
+pub(super) fn services_after(steps: &[Step], identities: Option<&Identities>) -> u32 {
+    let is_new = |step: &&Step| {
+        step.new.is_some() && identities.is_none_or(|identities| !identities.knows(&step.id))
+    };
+    let new = count(steps.iter().filter(is_new).count());
+    identities.map_or(new.saturating_add(1), |identities| {
+        identities.end_after(new)
+    })
+}
+
+/// The room that compiled plans take by themselves, but for indexes.
 pub(super) fn need_of<'a>(compiled: impl Iterator<Item = &'a Compiled>) -> Sizes {
     let mut needed = Sizes {
-        services: 1,
+        services: 0,
         slots: 16,
         frontends: 0,
         ranges: 0,
     };
     for compiled in compiled {
-        needed.services += 1;
         needed.slots = needed.slots.saturating_add(compiled.slots());
         let (frontends, addresses) = (compiled.frontends.len(), compiled.addresses.len());
         needed.frontends += count(frontends.max(addresses));
-        needed.ranges += compiled.ranges.as_ref().map_or(0, |ranges| count(ranges.len()));
+        needed.ranges += compiled
+            .ranges
+            .as_ref()
+            .map_or(0, |ranges| count(ranges.len()));
     }
     needed
 }

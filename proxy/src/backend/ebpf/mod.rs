@@ -28,12 +28,16 @@ mod filter;
 mod flows;
 mod housekeeping;
 mod identities;
+#[cfg(test)]
+mod incremental;
 mod live;
 mod node;
 pub mod opt_out;
 mod pins;
 mod programs;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod slot;
 mod tables;
 mod upkeep;
@@ -44,7 +48,8 @@ use std::time::{Duration, Instant};
 
 use self::attach::Attached;
 use self::compile::compile;
-use self::live::{Live, Step, StepError, fit, need_of};
+use self::identities::Identities;
+use self::live::{Live, Step, StepError, fit, need_of, services_after};
 use self::pins::Pins;
 use self::shared::{Every, Shared};
 use self::tables::Sizes;
@@ -91,8 +96,12 @@ pub struct Ebpf {
     shared: Option<Shared>,
     refused: BTreeMap<PlanId, Refusal>,
     has_stale_flows: bool,
+    /// A change was given up half way: what the maps hold is not what is noted of them.
+    is_torn: bool,
     due: Due,
     levels: Levels,
+    /// Packets that were lost because there was no room for their flow, when last looked at.
+    lost_for_room: u64,
     /// Maps of which it was said that they are nearly full.
     said_high: HashSet<MapName>,
 }
@@ -153,6 +162,7 @@ impl Ebpf {
             shared: None,
             refused: BTreeMap::new(),
             has_stale_flows: false,
+            is_torn: false,
             due: Due {
                 flows: Every::new(SWEEP_FLOWS),
                 affinity: Every::new(SWEEP_AFFINITY),
@@ -160,6 +170,7 @@ impl Ebpf {
                 audit: Every::new(AUDIT),
             },
             levels: Levels::default(),
+            lost_for_room: 0,
             said_high: HashSet::new(),
         })
     }
@@ -193,6 +204,12 @@ impl Ebpf {
             .map(|plan| (plan.id.clone(), Some(Arc::clone(plan))))
             .collect();
         self.refused.clear();
+        let mut repaired = 0;
+        if self.is_torn {
+            // A new set is whole, whatever of its plans is still to change.
+            self.grow(Vec::new())?;
+            repaired += 1;
+        }
         let Some(live) = &mut self.live else {
             let steps = self.steps(wanted.into_iter().collect());
             self.rebuild(steps)?;
@@ -200,7 +217,6 @@ impl Ebpf {
             return Ok(self.report(0));
         };
         let is_disturbed = !live.words_are_right() || !self.attached.is_whole();
-        let mut repaired = 0;
         if is_disturbed || self.due.audit.is_due(Instant::now()) {
             repaired += live.audit()?;
             self.attached.renew_filters();
@@ -213,7 +229,8 @@ impl Ebpf {
             }
         }
         if !self.attached.is_whole() {
-            self.attached.attach(&mut live.loaded, &self.config.devices)?;
+            self.attached
+                .attach(&mut live.loaded, &self.config.devices)?;
             repaired += 1;
         }
         match live.write_settings(&self.config, self.host_cookie) {
@@ -265,18 +282,24 @@ impl Ebpf {
         let (Some(live), Some(shared)) = (&mut self.live, &mut self.shared) else {
             return self.rebuild(steps);
         };
-        if !live.tables.sizes().hold(&live.needed(&steps, &shared.identities)) {
+        if !live
+            .tables
+            .sizes()
+            .hold(&live.needed(&steps, &shared.identities))
+        {
             return self.grow(steps);
         }
         let changed: Vec<_> = steps
             .iter()
             .map(|step| {
-                let old = live.programmed.get(&step.id).cloned();
-                (step.id.clone(), old, step.new.as_ref().map(|(plan, _)| Arc::clone(plan)))
+                let index = live.programmed.get(&step.id).map(|old| old.index);
+                let plan = step.new.as_ref().map(|(plan, _)| Arc::clone(plan));
+                (step.id.clone(), index, plan)
             })
             .collect();
+        let was_torn = std::mem::replace(&mut self.is_torn, true);
         match live.make(steps, &mut shared.identities) {
-            Ok(()) => {}
+            Ok(()) => self.is_torn = was_torn,
             Err(StepError::Failed(error)) => return Err(error),
             // There is room, but not in one piece: a new set has no gaps.
             Err(StepError::NoRoom) => {
@@ -288,13 +311,12 @@ impl Ebpf {
                 return self.grow(steps);
             }
         }
-        for (id, old, new) in changed {
+        for (id, index, new) in changed {
             let now = live.programmed.get(&id).map(|now| now.index);
-            let Some(index) = now.or(old.as_ref().map(|old| old.index)) else {
+            let Some(index) = now.or(index) else {
                 continue;
             };
-            let old = old.as_ref().map(|old| &*old.plan);
-            self.has_stale_flows |= shared.follow(index, old, new.as_deref());
+            self.has_stale_flows |= shared.follow(index, new.as_deref());
             if new.is_none() {
                 self.due.affinity.hasten();
                 self.due.counters.hasten();
@@ -328,13 +350,20 @@ impl Ebpf {
         steps.retain(|step| step.new.is_some());
         let (steps, left) = fit(steps, &Sizes::MAX);
         for id in left {
-            let message = format!("no room: the maps of ebpf mode hold {:?} at most", Sizes::MAX);
+            let message = format!(
+                "no room: the maps of ebpf mode hold {:?} at most",
+                Sizes::MAX
+            );
             self.refused.insert(id, Refusal { message });
         }
-        let compiled = steps.iter().filter_map(|step| step.new.as_ref());
-        let mut needed = need_of(compiled.map(|(_, compiled)| compiled));
-        let known = self.shared.as_ref().map_or(1, |shared| shared.identities.end());
-        needed.services = needed.services.saturating_add(known);
+        let needs = |identities: Option<&Identities>| {
+            let compiled = steps.iter().filter_map(|step| step.new.as_ref());
+            Sizes {
+                services: services_after(&steps, identities),
+                ..need_of(compiled.map(|(_, compiled)| compiled))
+            }
+        };
+        let needed = needs(self.shared.as_ref().map(|shared| &shared.identities));
         let mut live = match self.spare.take() {
             Some(spare) if spare.tables.sizes().hold(&needed) => spare,
             _ => Live::load(&self.pins, needed, &self.features)?,
@@ -344,10 +373,9 @@ impl Ebpf {
             none => none.insert(Shared::of(&mut live.loaded)?),
         };
         // Indexes of an earlier run may be higher than there are Services.
-        let highest = shared.identities.end().saturating_add(needed.services);
-        if highest > live.tables.sizes().services {
-            needed.services = highest;
-                live = Live::load(&self.pins, needed, &self.features)?;
+        let needed = needs(Some(&shared.identities));
+        if !live.tables.sizes().hold(&needed) {
+            live = Live::load(&self.pins, needed, &self.features)?;
         }
         let filled = live
             .write_settings(&self.config, self.host_cookie)
@@ -355,7 +383,7 @@ impl Ebpf {
         match filled {
             // Connections go on also where their Service went while no agent ran.
             Ok(()) => {
-                let swept = shared.sweep_flows(&self.config.conntrack, false)?;
+                let swept = shared.sweep_flows(&self.config.conntrack, false, false)?;
                 live.tables.drain(&swept.vips)?;
             }
             Err(StepError::Failed(error)) => return Err(error),
@@ -367,28 +395,14 @@ impl Ebpf {
                 });
             }
         }
-        self.attached.attach(&mut live.loaded, &self.config.devices)?;
-        let before = self.live.replace(live);
-        self.follow_all(before.as_ref());
+        self.attached
+            .attach(&mut live.loaded, &self.config.devices)?;
+        self.has_stale_flows |= shared.follow_all(&live.programmed);
+        self.live = Some(live);
+        self.is_torn = false;
+        self.due.affinity.hasten();
+        self.due.counters.hasten();
         Ok(())
-    }
-
-    /// Follows the difference between the set that was there and the one that is.
-    fn follow_all(&mut self, before: Option<&Live>) {
-        let (Some(live), Some(shared)) = (&self.live, &mut self.shared) else {
-            return;
-        };
-        let old = |id: &PlanId| before.and_then(|before| before.programmed.get(id));
-        for (id, programmed) in &live.programmed {
-            let old = old(id).map(|old| &*old.plan);
-            self.has_stale_flows |= shared.follow(programmed.index, old, Some(&programmed.plan));
-        }
-        let gone = before.iter().flat_map(|before| &before.programmed);
-        for (id, programmed) in gone.filter(|(id, _)| !live.programmed.contains_key(id)) {
-            self.has_stale_flows |= shared.follow(programmed.index, Some(&programmed.plan), None);
-            shared.identities.forget(programmed.index);
-            tracing::trace!(service_port = %id, "gone with the set it was in");
-        }
     }
 
     /// What an earlier run remembered, and nothing speaks for any more.
@@ -432,6 +446,7 @@ impl Ebpf {
             return Ok(()); // the first reconcile does it
         };
         live.tables.set_devices(node::devices(&self.config))?;
-        self.attached.attach_devices(&mut live.loaded, &self.config.devices)
+        self.attached
+            .attach_devices(&mut live.loaded, &self.config.devices)
     }
 }

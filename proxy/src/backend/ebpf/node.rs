@@ -44,7 +44,11 @@ fn settings(config: &Config, family: IpFamily, host_cookie: u64) -> Settings {
         node.detector,
         LocalDetector::Bridge(_) | LocalDetector::InterfacePrefix(_)
     );
-    let (pods_bits, pods) = node.detector.cidr(family).as_ref().map_or((0, Address::ANY), range);
+    let (pods_bits, pods) = node
+        .detector
+        .cidr(family)
+        .as_ref()
+        .map_or((0, Address::ANY), range);
     for (flag, is_set) in [
         (
             settings_flags::PODS_BY_CIDR,

@@ -90,8 +90,7 @@ pub(super) struct Expected {
 impl Expected {
     fn is_met_at(&self, path: &Path) -> Result<(), String> {
         let map = switchyard_kernel::open_pinned(path).map_err(|error| error.to_string())?;
-        let shape =
-            switchyard_kernel::map_shape(map.as_fd()).map_err(|error| error.to_string())?;
+        let shape = switchyard_kernel::map_shape(map.as_fd()).map_err(|error| error.to_string())?;
         let found = Self {
             kind: shape.kind,
             key_bytes: shape.key_bytes,
@@ -161,5 +160,66 @@ fn taken(path: &Path) -> EbpfError {
     EbpfError::PinsTaken {
         path: path.to_path_buf(),
         tries: OTHER_NAMES,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_made_or_taken_over_but_never_in_place_of_something_else() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        assert_eq!(directory(&at("v1")).unwrap(), at("v1"));
+        assert_eq!(directory(&at("v1")).unwrap(), at("v1"));
+        fs::write(at("file"), "theirs").unwrap();
+        symlink(at("nowhere"), at("file-2")).unwrap();
+        assert_eq!(directory(&at("file")).unwrap(), at("file-3"));
+        assert_eq!(fs::read_to_string(at("file")).unwrap(), "theirs");
+        assert!(!at("nowhere").exists());
+        // Nothing can be made below a file.
+        let error = directory(&at("file").join("v1")).unwrap_err();
+        assert!(error.to_string().contains("file/v1"), "{error}");
+    }
+
+    #[test]
+    fn a_name_is_free_or_ours_or_another_is_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let is_ours = |path: &Path| match fs::read_to_string(path) {
+            Ok(text) if text == "ours" => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        let found = || free_or_ours(&at("FLOWS"), is_ours);
+        assert_eq!(found().unwrap(), at("FLOWS"));
+        fs::write(at("FLOWS"), "ours").unwrap();
+        assert_eq!(found().unwrap(), at("FLOWS"));
+        fs::write(at("FLOWS"), "theirs").unwrap();
+        fs::create_dir(at("FLOWS-2")).unwrap();
+        symlink(at("nowhere"), at("FLOWS-3")).unwrap();
+        assert_eq!(found().unwrap(), at("FLOWS-4"));
+        fs::write(at("FLOWS-4"), "ours").unwrap();
+        assert_eq!(found().unwrap(), at("FLOWS-4"));
+        for number in 4..=9 {
+            fs::write(at(&format!("FLOWS-{number}")), "theirs").unwrap();
+        }
+        let error = found().unwrap_err();
+        assert!(matches!(&error, EbpfError::PinsTaken { path, tries: 8 } if *path == at("FLOWS")));
+        assert!(error.to_string().contains("FLOWS"), "{error}");
+    }
+
+    #[test]
+    fn what_an_agent_left_is_named_without_making_anything() {
+        let root = tempfile::tempdir().unwrap();
+        let pins = Pins::existing(&root.path().join("none"));
+        assert!(
+            pins.maps().ends_with(format!("none/v{SCHEMA}")) && pins.links().ends_with("links")
+        );
+        assert!(!root.path().join("none").exists());
+        let opened = Pins::open(&root.path().join("some/more")).unwrap();
+        assert!(opened.maps().is_dir() && opened.links().is_dir());
     }
 }

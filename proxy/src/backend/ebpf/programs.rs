@@ -74,7 +74,10 @@ pub(super) const SHARED: [(&str, Expected); 9] = [
         map_names::AFFINITY,
         expected::<AffinityKey, AffinityValue>(HASH),
     ),
-    (map_names::SOCKETS, expected::<i32, SocketRecord>(SK_STORAGE)),
+    (
+        map_names::SOCKETS,
+        expected::<i32, SocketRecord>(SK_STORAGE),
+    ),
     (map_names::CONNECTED, expected::<u64, Connected>(HASH)),
     (
         map_names::FRAGMENTS,
@@ -185,15 +188,14 @@ impl Loaded {
     }
 
     /// A program that was verified.
-    pub(super) fn program(
-        &self,
-        name: &'static str,
-    ) -> Result<BorrowedFd<'_>, EbpfError> {
+    pub(super) fn program(&self, name: &'static str) -> Result<BorrowedFd<'_>, EbpfError> {
         let program = self
             .object
             .program(name)
             .ok_or(EbpfError::NoSuchProgram { name })?;
-        let fd = program.fd().map_err(|error| EbpfError::program(name, &error))?;
+        let fd = program
+            .fd()
+            .map_err(|error| EbpfError::program(name, &error))?;
         Ok(fd.as_fd())
     }
 

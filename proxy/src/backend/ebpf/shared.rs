@@ -30,6 +30,8 @@ pub(super) struct Shared {
     janitor: Janitor,
     /// Which UDP endpoints may keep their sockets and flows.
     serving: Arc<Mutex<HashSet<GivenEndpoint>>>,
+    /// The same by Service, as it was last followed.
+    followed: HashMap<u32, HashSet<GivenEndpoint>>,
     destroyed: Arc<Mutex<u64>>,
     /// What counters that were removed had counted, by Service.
     retired: HashMap<u32, ServiceTotals>,
@@ -38,7 +40,9 @@ pub(super) struct Shared {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let identities = self.identities.len();
-        f.debug_struct("Shared").field("identities", &identities).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("identities", &identities)
+            .finish_non_exhaustive()
     }
 }
 
@@ -54,7 +58,8 @@ impl Shared {
             })
         };
         let janitor = Janitor::start(NamespaceSources::default(), Box::new(recall), move |pass| {
-            *total.lock().unwrap_or_else(PoisonError::into_inner) += pass.destroyed.values().sum::<u64>();
+            *total.lock().unwrap_or_else(PoisonError::into_inner) +=
+                pass.destroyed.values().sum::<u64>();
         });
         Ok(Self {
             identities: Identities::of(loaded.shared(map_names::IDENTITIES)?),
@@ -66,25 +71,26 @@ impl Shared {
                 "starting the thread that looks after UDP sockets",
             ))?,
             serving: Arc::default(),
+            followed: HashMap::new(),
             destroyed,
             retired: HashMap::new(),
         })
     }
 
-    /// Follows a change of one plan: sockets on endpoints that no longer serve are told. True
-    /// if there are such endpoints.
-    pub(super) fn follow(
-        &mut self,
-        index: u32,
-        old: Option<&ServicePlan>,
-        new: Option<&ServicePlan>,
-    ) -> bool {
-        let of = |plan: Option<&ServicePlan>| -> HashSet<GivenEndpoint> {
-            plan.iter().flat_map(|plan| udp_endpoints(index, plan)).collect()
-        };
-        let (before, after) = (of(old), of(new));
+    /// Follows what one plan is now (`None`: gone): sockets on endpoints that no longer serve
+    /// are told. True if there are such endpoints. What it was before is what was followed last,
+    /// whatever came between.
+    pub(super) fn follow(&mut self, index: u32, plan: Option<&ServicePlan>) -> bool {
+        let after: HashSet<GivenEndpoint> = plan
+            .iter()
+            .flat_map(|plan| udp_endpoints(index, plan))
+            .collect();
+        let before = self.followed.remove(&index).unwrap_or_default();
         let gone: Vec<GivenEndpoint> = before.difference(&after).copied().collect();
         let come: Vec<GivenEndpoint> = after.difference(&before).copied().collect();
+        if !after.is_empty() {
+            self.followed.insert(index, after);
+        }
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         for endpoint in &gone {
             serving.remove(endpoint);
@@ -94,6 +100,25 @@ impl Shared {
         self.janitor.serving(&come);
         self.janitor.stale(&gone);
         !gone.is_empty()
+    }
+
+    /// Follows all plans: those that are not among them are gone, and their indexes free.
+    pub(super) fn follow_all(&mut self, programmed: &HashMap<PlanId, Programmed>) -> bool {
+        let mut has_gone = false;
+        for programmed in programmed.values() {
+            has_gone |= self.follow(programmed.index, Some(&programmed.plan));
+        }
+        let there: HashSet<u32> = programmed.values().map(|at| at.index).collect();
+        let followed = self.followed.keys();
+        let gone: Vec<u32> = followed
+            .copied()
+            .filter(|index| !there.contains(index))
+            .collect();
+        for index in gone {
+            has_gone |= self.follow(index, None);
+        }
+        self.identities.retain(|index| there.contains(&index));
+        has_gone
     }
 
     /// Looks at all sockets: what changed while no agent ran is found so.
@@ -110,16 +135,25 @@ impl Shared {
         &mut self,
         timeouts: &ConntrackTimeouts,
         with_stale: bool,
+        is_pressed: bool,
     ) -> Result<Swept, EbpfError> {
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
-        self.flows.sweep(monotonic_ns(), timeouts, |service, address, port| {
-            with_stale && !serving.contains(&given_endpoint(service, *address, port))
-        })
+        self.flows.sweep(
+            monotonic_ns(),
+            timeouts,
+            is_pressed,
+            |service, address, port| {
+                with_stale && !serving.contains(&given_endpoint(service, *address, port))
+            },
+        )
     }
 
     /// Sockets that were destroyed since this was last asked.
     pub(super) fn take_destroyed(&self) -> u64 {
-        let mut destroyed = self.destroyed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut destroyed = self
+            .destroyed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *destroyed)
     }
 
@@ -134,7 +168,7 @@ impl Shared {
             plan.plan.affinity_timeout_s
         };
         let (now_ns, mut stay, mut over) = (monotonic_ns(), 0, Vec::new());
-        for entry in self.affinity.iter() {
+        for entry in &self.affinity {
             let (key, value) = entry.map_err(|error| EbpfError::map(map_names::AFFINITY, error))?;
             let age = Duration::from_nanos(now_ns.saturating_sub(value.used_ns));
             let limit = timeout_s(key.service).map(|limit| Duration::from_secs(limit.into()));
@@ -159,14 +193,16 @@ impl Shared {
     ) -> Result<(Vec<(PlanId, ServiceTotals)>, usize), EbpfError> {
         let mut totals = self.retired.clone();
         let (mut over, mut stay) = (Vec::new(), 0);
-        for entry in self.counters.iter() {
+        for entry in &self.counters {
             let (key, values) =
                 entry.map_err(|error| EbpfError::map(map_names::COUNTERS, error))?;
-            let sum = values.iter().fold(ServiceTotals::default(), |sum, cpu| ServiceTotals {
-                connections: sum.connections.wrapping_add(cpu.connections),
-                packets: sum.packets.wrapping_add(cpu.packets),
-                bytes: sum.bytes.wrapping_add(cpu.bytes),
-            });
+            let sum = values
+                .iter()
+                .fold(ServiceTotals::default(), |sum, cpu| ServiceTotals {
+                    connections: sum.connections.wrapping_add(cpu.connections),
+                    packets: sum.packets.wrapping_add(cpu.packets),
+                    bytes: sum.bytes.wrapping_add(cpu.bytes),
+                });
             add(totals.entry(key.service).or_default(), sum);
             if self.is_endpoint(programmed, &key) {
                 stay += 1;
@@ -179,10 +215,11 @@ impl Shared {
             let _ = self.counters.remove(&key);
         }
         let identities = &self.identities;
-        self.retired.retain(|service, _| identities.name(*service).is_some());
-        let named = totals.into_iter().filter_map(|(index, totals)| {
-            Some((identities.name(index)?.clone(), totals))
-        });
+        self.retired
+            .retain(|service, _| identities.name(*service).is_some());
+        let named = totals
+            .into_iter()
+            .filter_map(|(index, totals)| Some((identities.name(index)?.clone(), totals)));
         Ok((named.collect(), stay))
     }
 

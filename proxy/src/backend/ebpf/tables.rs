@@ -2,6 +2,9 @@
 //!
 //! The agent is their only writer, so it knows what stands in them; [`super::audit`] looks.
 
+#[cfg(test)]
+pub(super) mod dump;
+
 use std::collections::{HashMap, HashSet};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -231,7 +234,9 @@ impl Tables {
     /// What stands in a run of slots.
     pub(super) fn read_block(&self, run: Run) -> impl Iterator<Item = u64> + '_ {
         let count = usize::try_from(run.count).unwrap_or(0) * SLOT_BYTES / WORD_BYTES;
-        (first_word(run)..).take(count).map(|at| self.slots.load(at))
+        (first_word(run)..)
+            .take(count)
+            .map(|at| self.slots.load(at))
     }
 
     /// Lets a Service (0: the settings) be what a block says, from now on and all at once.
@@ -244,7 +249,8 @@ impl Tables {
 
     /// Where the kernel finds the block of a Service; 0 if nowhere.
     pub(super) fn base(&self, index: u32) -> u64 {
-        self.words.load(usize::try_from(index).unwrap_or(usize::MAX))
+        self.words
+            .load(usize::try_from(index).unwrap_or(usize::MAX))
     }
 
     pub(super) fn give_back(&mut self, run: Run) {
@@ -359,7 +365,11 @@ impl Tables {
         key: &FrontendKey,
         service: u32,
     ) -> Result<(), EbpfError> {
-        if self.owners.get(key).is_none_or(|owner| owner.service != service) {
+        if self
+            .owners
+            .get(key)
+            .is_none_or(|owner| owner.service != service)
+        {
             return Ok(());
         }
         gone(map_names::FRONTENDS, self.frontends.remove(key))?;
@@ -417,9 +427,17 @@ impl Tables {
     pub(super) fn audit(&mut self) -> Result<usize, EbpfError> {
         let mut wrong = 0;
         let expected = self.claims.iter().map(|(at, claims)| (*at, claims.flags()));
-        wrong += repair(map_names::ADDRESSES, &mut self.addresses, expected.collect())?;
+        wrong += repair(
+            map_names::ADDRESSES,
+            &mut self.addresses,
+            expected.collect(),
+        )?;
         let expected = self.owners.iter().map(|(key, owner)| (*key, *owner));
-        wrong += repair(map_names::FRONTENDS, &mut self.frontends, expected.collect())?;
+        wrong += repair(
+            map_names::FRONTENDS,
+            &mut self.frontends,
+            expected.collect(),
+        )?;
         self.written += wrong;
         Ok(wrong)
     }
@@ -488,4 +506,59 @@ where
         wrong += 1;
     }
     Ok(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_have_room_for_as_much_again() {
+        let of = |services, slots, frontends, ranges| Sizes {
+            services,
+            slots,
+            frontends,
+            ranges,
+        };
+        let none = Sizes::for_need(of(0, 0, 0, 0));
+        assert_eq!(none, Sizes::MIN);
+        let some = of(1000, 5000, 1025, 129);
+        assert_eq!(Sizes::for_need(some), of(2048, 16_384, 4096, 512));
+        assert!(Sizes::for_need(some).hold(&some));
+        // Powers of two need no more than twice themselves.
+        let even = of(1024, 8192, 2048, 256);
+        assert_eq!(Sizes::for_need(even), of(2048, 16_384, 4096, 512));
+        assert_eq!(Sizes::for_need(Sizes::MAX), Sizes::MAX);
+        assert!(Sizes::for_need(Sizes::MAX).hold(&Sizes::MAX));
+        let endless = of(u32::MAX, u32::MAX, u32::MAX, u32::MAX);
+        assert_eq!(Sizes::for_need(endless), Sizes::MAX);
+        assert!(!Sizes::MAX.hold(&endless));
+        for one in [
+            of(1025, 0, 0, 0),
+            of(0, 8193, 0, 0),
+            of(0, 0, 2049, 0),
+            of(0, 0, 0, 257),
+        ] {
+            assert!(!Sizes::MIN.hold(&one), "{one:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_what_all_that_claim_it_say() {
+        let mut claims = Claims::default();
+        assert_eq!(claims.flags(), 0);
+        for flag in [address_flags::CLUSTER_IP, address_flags::EXTERNAL] {
+            *by_flag(&mut claims, flag) += 1;
+        }
+        claims.node = address_flags::LOCAL;
+        let both = address_flags::CLUSTER_IP | address_flags::EXTERNAL;
+        assert_eq!(claims.flags(), both | address_flags::LOCAL);
+        claims.is_draining = true;
+        assert_eq!(claims.flags(), both | address_flags::LOCAL, "claimed again");
+        let left = Claims {
+            is_draining: true,
+            ..Claims::default()
+        };
+        assert_eq!(left.flags(), address_flags::DRAINING);
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use switchyard_datapath::layout::limits;
 
 use super::tables::Sizes;
-use super::{Ebpf, Housekeeping, MapLevel, MapName};
+use super::{DropReason, Ebpf, Housekeeping, MapLevel, MapName};
 use crate::plan::PlanId;
 
 /// From how full on it is said of a map that does not grow any more.
@@ -25,9 +25,12 @@ impl Ebpf {
             .tell(now, |index| identities.name(index).map(PlanId::to_string));
         kept.drops = shared.drops();
         kept.sockets_destroyed = shared.take_destroyed();
-        let is_wanted = self.has_stale_flows || live.tables.has_draining();
+        let lost_for_room = lost_for_room(&kept.drops);
+        let is_pressed = lost_for_room > self.lost_for_room;
+        self.lost_for_room = lost_for_room;
+        let is_wanted = is_pressed || self.has_stale_flows || live.tables.has_draining();
         if is_wanted || self.due.flows.is_due(now) {
-            match shared.sweep_flows(&self.config.conntrack, self.has_stale_flows) {
+            match shared.sweep_flows(&self.config.conntrack, self.has_stale_flows, is_pressed) {
                 Ok(swept) => {
                     kept.flows_expired = swept.expired;
                     self.levels.flows = swept.entries;
@@ -106,17 +109,27 @@ impl Ebpf {
     /// Says once that a map is nearly full, and again when it was not for a while.
     fn warn_of_high(&mut self, levels: &[MapLevel]) {
         for level in levels {
-            let is_high = level.used.saturating_mul(100) >= level.limit.saturating_mul(HIGH_PERCENT);
+            let is_high =
+                level.used.saturating_mul(100) >= level.limit.saturating_mul(HIGH_PERCENT);
             if !is_high {
                 self.said_high.remove(&level.map);
             } else if self.said_high.insert(level.map) {
                 tracing::warn!(
-                    map = level.map.as_str(), used = level.used, limit = level.limit,
+                    map = level.map.as_str(),
+                    used = level.used,
+                    limit = level.limit,
                     "an eBPF map is nearly full"
                 );
             }
         }
     }
+}
+
+/// Packets that were lost because FLOWS or the ports to masquerade with are used up.
+fn lost_for_room(drops: &[(DropReason, u64)]) -> u64 {
+    let for_room = [DropReason::FlowTableFull, DropReason::NoMasqueradePort];
+    let lost = drops.iter().filter(|(reason, _)| for_room.contains(reason));
+    lost.map(|(_, count)| *count).sum()
 }
 
 fn room(number: u32) -> usize {
