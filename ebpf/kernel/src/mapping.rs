@@ -20,11 +20,11 @@ pub struct Mapping {
     bytes: NonZeroUsize,
 }
 
-// SAFETY: the memory is only ever touched through atomics.
 #[expect(
     unsafe_code,
     reason = "a pointer to memory that belongs to this value alone"
 )]
+// SAFETY: the memory is only ever touched through atomics.
 unsafe impl Send for Mapping {}
 
 impl Mapping {

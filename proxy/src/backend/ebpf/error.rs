@@ -61,6 +61,12 @@ pub enum EbpfError {
         /// How many others were tried.
         tries: usize,
     },
+    /// The kernel does not say which network namespace is the node's.
+    #[error(
+        "--ebpf-host-namespace-only needs Linux 5.14, which tells network namespaces apart \
+         (SO_NETNS_COOKIE)"
+    )]
+    HostNamespaceUnknown,
     /// More than the maps can ever hold.
     #[error("{needed} {what} are needed, and ebpf mode has room for {limit}")]
     Full {

@@ -49,12 +49,10 @@ pub enum MapName {
     Affinity,
     /// What each endpoint carried.
     Counters,
-    /// Datagrams that arrive in fragments.
-    Fragments,
+    /// Connected UDP sockets that were given an endpoint.
+    Connected,
     /// Which number each Service port has.
     Identities,
-    /// Network namespaces that are left alone.
-    OptOut,
 }
 
 impl MapName {
@@ -71,9 +69,8 @@ impl MapName {
             Self::Flows => "flows",
             Self::Affinity => "affinity",
             Self::Counters => "counters",
-            Self::Fragments => "fragments",
+            Self::Connected => "connected",
             Self::Identities => "identities",
-            Self::OptOut => "opt_out",
         }
     }
 }

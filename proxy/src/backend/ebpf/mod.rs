@@ -120,6 +120,7 @@ struct Due {
 struct Levels {
     flows: usize,
     affinity: usize,
+    connected: usize,
     counters: usize,
 }
 
@@ -144,6 +145,9 @@ impl Ebpf {
                 0
             }
         };
+        if host_cookie == 0 && config.host_namespace_only {
+            return Err(EbpfError::HostNamespaceUnknown);
+        }
         if !features.set_retval {
             tracing::info!(
                 "refused connections fail with EPERM at sockets here; from Linux 5.18 on with \

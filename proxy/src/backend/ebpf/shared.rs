@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ pub(super) struct Shared {
     affinity: aya::maps::HashMap<MapData, AffinityKey, AffinityValue>,
     counters: PerCpuHashMap<MapData, CounterKey, Counters>,
     drops: PerCpuArray<MapData, u64>,
+    connected: OwnedFd,
     janitor: Janitor,
     /// Which UDP endpoints may keep their sockets and flows.
     serving: Arc<Mutex<HashSet<GivenEndpoint>>>,
@@ -50,6 +51,7 @@ impl Shared {
     /// Takes the maps of the first load.
     pub(super) fn of(loaded: &mut Loaded) -> Result<Self, EbpfError> {
         let connected = loaded.descriptor(map_names::CONNECTED)?;
+        let counted = loaded.descriptor(map_names::CONNECTED)?;
         let destroyed = Arc::new(Mutex::new(0));
         let total = Arc::clone(&destroyed);
         let recall = move |show: &mut dyn FnMut(u64, GivenEndpoint)| {
@@ -67,6 +69,7 @@ impl Shared {
             affinity: loaded.shared(map_names::AFFINITY)?,
             counters: loaded.shared(map_names::COUNTERS)?,
             drops: loaded.shared(map_names::DROPS)?,
+            connected: counted,
             janitor: janitor.map_err(EbpfError::system(
                 "starting the thread that looks after UDP sockets",
             ))?,
@@ -155,6 +158,15 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *destroyed)
+    }
+
+    /// How many connected UDP sockets are remembered.
+    pub(super) fn connected_sockets(&self) -> Result<usize, EbpfError> {
+        let mut count = 0;
+        let name = map_names::CONNECTED;
+        switchyard_kernel::entries(self.connected.as_fd(), |_: &u64, _: &Connected| count += 1)
+            .map_err(EbpfError::system(format!("reading {name}")))?;
+        Ok(count)
     }
 
     /// Forgets clients whose affinity has timed out, or whose Service is gone. Returns how many

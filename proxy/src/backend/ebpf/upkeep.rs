@@ -47,6 +47,10 @@ impl Ebpf {
                 Ok(entries) => self.levels.affinity = entries,
                 Err(error) => tracing::warn!(%error, "affinity that is over stays for now"),
             }
+            match shared.connected_sockets() {
+                Ok(entries) => self.levels.connected = entries,
+                Err(error) => tracing::warn!(%error, "connected sockets can't be counted"),
+            }
         }
         if self.due.counters.is_due(now) {
             match shared.totals(&live.programmed) {
@@ -86,6 +90,11 @@ impl Ebpf {
                 MapName::Affinity,
                 self.levels.affinity,
                 limits::AFFINITY_ENTRIES_MAX,
+            ),
+            (
+                MapName::Connected,
+                self.levels.connected,
+                limits::CONNECTED_ENTRIES_MAX,
             ),
             (
                 MapName::Counters,
