@@ -6,7 +6,7 @@ use crate::layout::{
     Address, AffinityKey, FlowKey, Frontend, Hook, Kind, RangeKey, Reason, SCTP, Settings,
     address_flags, device_flags, flow_flags, header_flags, settings_flags,
 };
-use crate::maps::FlowRef;
+use crate::maps::{FlowRef, SEEN_RESOLUTION_NS};
 use crate::parse::{Fragment, Parsed};
 use crate::policy::{Choice, Client, Refused, Sender, choose, has_ranges};
 use crate::select::{flow_hash, pick, select};
@@ -234,11 +234,13 @@ impl NewFlow {
             let Some(old) = maps.flow(other) else {
                 return Inserted::Full;
             };
-            if !is_free(old, &value.address, value.port) {
+            if !is_free(old, &value.address, value.port, now_ns) {
                 return Inserted::Collides;
             }
             let (_, id) = old.owner();
+            let (vip, vip_port) = old.target();
             forget_masquerade(maps, other, id);
+            forget_request(maps, other, key, &vip, vip_port, id);
             set_reply(other, key, &self.address, self.port);
             complete = maps.insert_flow(other, value, Insert::Any);
         }
@@ -264,13 +266,36 @@ impl NewFlow {
 }
 
 /// Whether a reply's entry, left by an earlier flow of the same client, can be taken over: it
-/// is for the same VIP, its connection has ended, or it was for a refusal, which comes at once.
+/// is for the same VIP, its connection has ended, it was for a refusal, which comes at once, or
+/// it was no more than a question with its answer, some time ago.
 #[inline(always)]
-fn is_free(old: FlowRef, vip: &Address, port: u16) -> bool {
+fn is_free(old: FlowRef, vip: &Address, port: u16, now_ns: u64) -> bool {
     let (address, old_port) = old.target();
+    let flags = old.flags();
     let ended = flow_flags::FIN | flow_flags::RST | flow_flags::REFUSED;
-    let has_ended = old.flags() & ended != 0;
-    has_ended || (address == *vip && old_port == port)
+    let is_idle = flags & flow_flags::STREAM == 0 && old.age_ns(now_ns) > SEEN_RESOLUTION_NS;
+    flags & ended != 0 || is_idle || (address == *vip && old_port == port)
+}
+
+/// Removes the request's entry of a flow whose replies are another's from now on.
+#[inline(always)]
+fn forget_request(
+    maps: &impl Maps,
+    other: &mut FlowKey,
+    key: &FlowKey,
+    vip: &Address,
+    vip_port: u16,
+    id: u64,
+) {
+    other.source = key.source;
+    other.destination = *vip;
+    other.source_port = key.source_port;
+    other.destination_port = vip_port;
+    other.hook = Hook::Ingress.number();
+    let is_its = maps.flow(other).is_some_and(|flow| flow.owner().1 == id);
+    if is_its {
+        maps.remove_flow(other);
+    }
 }
 
 /// Makes `other` the key of the replies to `key` from an endpoint, as they go out.

@@ -1,6 +1,8 @@
 //! Flows that are in each other's way, and a table that takes no more.
 
-use switchyard_datapath::layout::{Reason, TCP, flow_flags};
+use std::time::Duration;
+
+use switchyard_datapath::layout::{Reason, TCP, UDP, flow_flags};
 
 use crate::flows::{to_other, to_vip};
 use crate::packets::{ACK, FIN, RST, SYN};
@@ -55,6 +57,40 @@ fn what_was_closed_gives_way_to_another_vip_and_does_not_take_it_back() {
             Some(two.reversed())
         );
         world.assert_one_flow(2);
+    }
+}
+
+/// Datagrams are closed by nobody: a question and its answer give way after a second, and what
+/// is sent to the first VIP later opens a flow of its own; a stream does not give way.
+#[test]
+fn an_idle_exchange_of_datagrams_gives_way() {
+    for family in FAMILIES {
+        let mut world = World::new(family, UDP);
+        world.offer(WEB, &[1]);
+        world.offer(OTHER, &[1]);
+        let (one, two) = (to_vip(family, family.pod()), to_other(family, family.pod()));
+        let out = world.through(PODS, UPLINK, one, ACK).unwrap();
+        assert_eq!(
+            world.through(UPLINK, PODS, out.reversed(), ACK),
+            Some(one.reversed())
+        );
+        assert_eq!(world.comes(PODS, two, ACK), None);
+        assert_eq!(world.refusals(), [(Reason::Collision, false)]);
+
+        let later = Duration::from_millis(1500);
+        world.table.advance(later);
+        assert_eq!(world.through(PODS, UPLINK, two, ACK), Some(out));
+        assert_eq!(
+            world.through(UPLINK, PODS, out.reversed(), ACK),
+            Some(two.reversed())
+        );
+        world.assert_one_flow(2);
+
+        world.table.advance(later);
+        world.through(PODS, UPLINK, two, ACK).unwrap();
+        world.through(UPLINK, PODS, out.reversed(), ACK).unwrap();
+        world.table.advance(later);
+        assert_eq!(world.comes(PODS, one, ACK), None, "two is a stream");
     }
 }
 

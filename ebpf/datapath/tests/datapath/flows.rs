@@ -57,7 +57,7 @@ fn a_masqueraded_flow_has_four_entries_and_its_replies_come_from_the_vip() {
                 }
             };
             is_stream(protocol == TCP);
-            world.table.advance(std::time::Duration::from_millis(1500));
+            world.table.advance(Duration::from_millis(1500));
             world.through(UPLINK, PODS, sent, ACK).unwrap();
             world.through(PODS, UPLINK, out.reversed(), ACK).unwrap();
             is_stream(true);
