@@ -5,6 +5,17 @@ pub trait Packet {
     fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]>;
     /// Copies 32-bit words out, each as it stands in memory; `None` if the packet is too short.
     fn load_words<const N: usize>(&self, at: u32) -> Option<[u32; N]>;
+    /// As [`Packet::load`], from a place that is a constant once the program is built: the
+    /// verifier lets such bytes be read without a helper.
+    #[inline(always)]
+    fn load_fixed<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+        self.load(at)
+    }
+    /// As [`Packet::load_fixed`], for words.
+    #[inline(always)]
+    fn load_fixed_words<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        self.load_words(at)
+    }
     /// Writes bytes without touching any checksum; false if that is not possible.
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool;
     /// As [`Packet::store`], for words.

@@ -12,6 +12,8 @@ pub const IPV6: u16 = 0x86dd;
 /// the most; senders of more have something else in mind.
 const EXTENSIONS_MAX: usize = 6;
 
+/// Where in a TCP header its flags stand.
+const TCP_FLAGS_AT: u32 = 13;
 const TCP_FIN: u8 = 1;
 const TCP_SYN: u8 = 1 << 1;
 const TCP_RST: u8 = 1 << 2;
@@ -109,14 +111,22 @@ impl Parsed {
 /// for anything that is malformed, cut short, or neither IPv4 nor IPv6.
 #[inline(always)]
 pub fn parse(packet: &impl Packet, ip: u32, ethertype: u16, parsed: &mut Parsed) -> Option<()> {
-    headers(packet, ip, ethertype, parsed)?;
+    headers::<true>(packet, ip, ethertype, parsed)?;
     if parsed.fragment == Fragment::Later || !parsed.has_ports() {
         return Some(());
     }
-    ports(packet, parsed)?;
+    // Most packets have neither options nor extension headers: theirs are known places.
+    let usual = if ethertype == IPV4 { ip + 20 } else { ip + 40 };
+    if parsed.transport == usual {
+        set_ports(parsed, packet.load_fixed(usual)?);
+        if parsed.protocol == TCP {
+            [parsed.tcp_flags] = packet.load_fixed(usual + TCP_FLAGS_AT)?;
+        }
+        return Some(());
+    }
+    set_ports(parsed, packet.load(parsed.transport)?);
     if parsed.protocol == TCP {
-        let [flags] = packet.load::<1>(parsed.transport + 13)?;
-        parsed.tcp_flags = flags;
+        [parsed.tcp_flags] = packet.load(parsed.transport + TCP_FLAGS_AT)?;
     }
     Some(())
 }
@@ -130,30 +140,38 @@ pub fn parse_quoted(
     ethertype: u16,
     parsed: &mut Parsed,
 ) -> Option<()> {
-    headers(packet, ip, ethertype, parsed)?;
+    headers::<false>(packet, ip, ethertype, parsed)?;
     if parsed.fragment == Fragment::Later || !parsed.has_ports() {
         return None;
     }
-    ports(packet, parsed)
+    set_ports(parsed, packet.load(parsed.transport)?);
+    Some(())
 }
 
+/// Reads the IP headers; `FIXED` where they start at a place that is known when the program is
+/// built.
 #[inline(always)]
-fn headers(packet: &impl Packet, ip: u32, ethertype: u16, parsed: &mut Parsed) -> Option<()> {
+fn headers<const FIXED: bool>(
+    packet: &impl Packet,
+    ip: u32,
+    ethertype: u16,
+    parsed: &mut Parsed,
+) -> Option<()> {
     parsed.ip = ip;
     parsed.source_port = 0;
     parsed.destination_port = 0;
     parsed.tcp_flags = 0;
     parsed.id = 0;
     match ethertype {
-        IPV4 => ipv4(packet, parsed),
-        IPV6 => ipv6(packet, parsed),
+        IPV4 => ipv4::<FIXED>(packet, ip, parsed),
+        IPV6 => ipv6::<FIXED>(packet, ip, parsed),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn ipv4(packet: &impl Packet, parsed: &mut Parsed) -> Option<()> {
-    let [start, middle, end, source, destination] = packet.load_words::<5>(parsed.ip)?;
+fn ipv4<const FIXED: bool>(packet: &impl Packet, ip: u32, parsed: &mut Parsed) -> Option<()> {
+    let [start, middle, end, source, destination] = words::<FIXED, 5>(packet, ip)?;
     let [first, ..] = start.to_ne_bytes();
     let header = u32::from(first & 0x0f) * 4;
     if first >> 4 != 4 || header < 20 {
@@ -162,7 +180,7 @@ fn ipv4(packet: &impl Packet, parsed: &mut Parsed) -> Option<()> {
     let [id0, id1, part0, part1] = middle.to_ne_bytes();
     let [_, protocol, ..] = end.to_ne_bytes();
     let part = u16::from_be_bytes([part0, part1]);
-    parsed.transport = parsed.ip + header;
+    parsed.transport = ip + header;
     parsed.source = Address::v4(source);
     parsed.destination = Address::v4(destination);
     parsed.protocol = protocol;
@@ -181,15 +199,15 @@ const fn fragment(more: bool, offset: u16) -> Fragment {
 }
 
 #[inline(always)]
-fn ipv6(packet: &impl Packet, parsed: &mut Parsed) -> Option<()> {
-    let [start, middle] = packet.load_words::<2>(parsed.ip)?;
+fn ipv6<const FIXED: bool>(packet: &impl Packet, ip: u32, parsed: &mut Parsed) -> Option<()> {
+    let [start, middle] = words::<FIXED, 2>(packet, ip)?;
     let ([first, ..], [_, _, next, _]) = (start.to_ne_bytes(), middle.to_ne_bytes());
     if first >> 4 != 6 {
         return None;
     }
-    parsed.transport = parsed.ip + 40;
-    parsed.source = Address(packet.load_words(parsed.ip + 8)?);
-    parsed.destination = Address(packet.load_words(parsed.ip + 24)?);
+    parsed.transport = ip + 40;
+    parsed.source = Address(words::<FIXED, 4>(packet, ip + 8)?);
+    parsed.destination = Address(words::<FIXED, 4>(packet, ip + 24)?);
     parsed.protocol = next;
     parsed.fragment = Fragment::Whole;
     // `::ffff:0:0/96` must not stand in packets; taken for IPv4 it would mean another address.
@@ -226,9 +244,16 @@ fn ipv6(packet: &impl Packet, parsed: &mut Parsed) -> Option<()> {
 }
 
 #[inline(always)]
-fn ports(packet: &impl Packet, parsed: &mut Parsed) -> Option<()> {
-    let [s0, s1, d0, d1] = packet.load::<4>(parsed.transport)?;
+fn words<const FIXED: bool, const N: usize>(packet: &impl Packet, at: u32) -> Option<[u32; N]> {
+    if FIXED {
+        packet.load_fixed_words(at)
+    } else {
+        packet.load_words(at)
+    }
+}
+
+#[inline(always)]
+const fn set_ports(parsed: &mut Parsed, [s0, s1, d0, d1]: [u8; 4]) {
     parsed.source_port = u16::from_ne_bytes([s0, s1]);
     parsed.destination_port = u16::from_ne_bytes([d0, d1]);
-    Some(())
 }

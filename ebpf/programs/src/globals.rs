@@ -12,3 +12,14 @@ static HAS_SET_RETVAL: Global<u8> = Global::new(0);
 pub(crate) fn has_set_retval() -> bool {
     HAS_SET_RETVAL.load() != 0
 }
+
+/// The kernel has a clock that is read in a few nanoseconds (`bpf_ktime_get_coarse_ns`, Linux
+/// 5.11): exact to a tick, which is more than time-outs of seconds need.
+#[unsafe(no_mangle)]
+static HAS_COARSE_CLOCK: Global<u8> = Global::new(0);
+
+/// Whether [`HAS_COARSE_CLOCK`] was set.
+#[inline(always)]
+pub(crate) fn has_coarse_clock() -> bool {
+    HAS_COARSE_CLOCK.load() != 0
+}

@@ -2,6 +2,7 @@
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
@@ -13,6 +14,8 @@ use switchyard_datapath::layout::{
     Settings, SettingsPorts, SocketRecord, limits,
 };
 use switchyard_datapath::{FlowRef, Insert, Maps, Refusal};
+
+use crate::globals::has_coarse_clock;
 
 /// The agent writes through a mapping (`BPF_F_MMAPABLE`, Linux 5.5).
 const MMAPABLE: u32 = 1 << 10;
@@ -234,8 +237,14 @@ impl Maps for KernelMaps {
 
     #[inline(always)]
     fn now_ns(&self) -> u64 {
-        // SAFETY: takes nothing, returns a number.
-        unsafe { bpf_ktime_get_ns() }
+        // SAFETY: both take nothing and return a number, of the same clock.
+        unsafe {
+            if has_coarse_clock() {
+                bpf_ktime_get_coarse_ns()
+            } else {
+                bpf_ktime_get_ns()
+            }
+        }
     }
 
     #[inline(always)]

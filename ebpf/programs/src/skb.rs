@@ -18,6 +18,18 @@ const BPF_F_IPV6: u64 = 1 << 7;
 pub(crate) struct Skb<'a>(pub(crate) &'a TcContext);
 
 impl Skb<'_> {
+    /// Reads plain numbers from the packet's memory where they are in its linear part, which
+    /// headers nearly always are; else by the helper, which costs several times as much.
+    #[inline(always)]
+    fn load_near<T: Copy>(&self, at: u32) -> Option<T> {
+        let start = self.0.data() + at as usize;
+        if start + size_of::<T>() <= self.0.data_end() {
+            // SAFETY: within the packet, as just compared; any bytes are plain numbers.
+            return Some(unsafe { (start as *const T).read_unaligned() });
+        }
+        self.load_as(at)
+    }
+
     /// Reads plain numbers.
     #[inline(always)]
     fn load_as<T: Copy>(&self, at: u32) -> Option<T> {
@@ -49,6 +61,16 @@ impl Packet for Skb<'_> {
     #[inline(always)]
     fn load_words<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
         self.load_as(at)
+    }
+
+    #[inline(always)]
+    fn load_fixed<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+        self.load_near(at)
+    }
+
+    #[inline(always)]
+    fn load_fixed_words<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        self.load_near(at)
     }
 
     #[inline(always)]

@@ -25,6 +25,9 @@ pub struct Features {
     /// Socket programs may choose the error of a refused call (Linux 5.18); else it is EPERM
     /// where ECONNREFUSED is meant.
     pub set_retval: bool,
+    /// Programs have a clock that costs next to nothing (Linux 5.11); else they read one that
+    /// costs some 20 ns a packet.
+    pub coarse_clock: bool,
     /// Device programs can be attached by links (Linux 6.6); else by filters.
     pub tcx: bool,
 }
@@ -156,7 +159,12 @@ fn there(tried: Result<bool, String>) -> Result<(), String> {
 pub(super) fn features() -> Features {
     let set_retval =
         is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval);
+    let coarse_clock = is_helper_supported(
+        ProgramType::SchedClassifier,
+        BpfHelper::BPF_FUNC_ktime_get_coarse_ns,
+    );
     Features {
+        coarse_clock: coarse_clock.unwrap_or(false),
         set_retval: set_retval.unwrap_or(false),
         tcx: is_at_least(6, 6, 0),
     }

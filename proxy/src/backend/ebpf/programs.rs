@@ -115,10 +115,12 @@ impl Loaded {
             .map(|(name, expected)| Ok((*name, pins.map(name, expected)?)))
             .collect::<Result<Vec<_>, EbpfError>>()?;
         let has_set_retval = u8::from(features.set_retval);
+        let has_coarse_clock = u8::from(features.coarse_clock);
         let mut loader = EbpfLoader::new();
         loader
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("HAS_SET_RETVAL", &has_set_retval, true)
+            .override_global("HAS_COARSE_CLOCK", &has_coarse_clock, true)
             .map_max_entries(map_names::WORDS, sizes.services)
             .map_max_entries(map_names::SLOTS, sizes.slots)
             .map_max_entries(map_names::FRONTENDS, sizes.frontends)
