@@ -23,8 +23,7 @@ pub trait Socket {
     fn record(&mut self) -> Option<&mut SocketRecord>;
     /// What is remembered of it; `None` if nothing was before.
     fn known_record(&mut self) -> Option<&mut SocketRecord>;
-    /// Remembers that it is a UDP socket connected to an endpoint it was given; `None` where it
-    /// connects to something of its own choice.
+    /// Remembers what it is connected to; `None` where that is something of its own choice.
     fn connected(&self, to: Option<&Connected>);
 }
 
@@ -67,24 +66,27 @@ impl Hit<'_> {
     }
 }
 
+/// To be called where [`translate`] leaves a call alone: a socket that connects to something of
+/// its own choice may have been connected to a VIP before.
+///
+/// It is not part of `translate`: beside these writes the compiler carries the endpoint that an
+/// outcome does not have, which the verifier takes for reading what was never written.
+#[inline(always)]
+pub fn left_alone(socket: &mut impl Socket, call: &Call) {
+    if call.is_send {
+        return;
+    }
+    socket.connected(None);
+    if call.protocol == UDP
+        && let Some(record) = socket.known_record()
+    {
+        forget(record);
+    }
+}
+
 /// Decides on a call.
 #[inline(always)]
 pub fn translate(maps: &impl Maps, socket: &mut impl Socket, call: &Call) -> Outcome {
-    let outcome = decide(maps, socket, call);
-    if outcome == Outcome::Untouched && !call.is_send {
-        // It may have been connected to a VIP before.
-        if call.protocol == UDP {
-            socket.connected(None);
-        }
-        if let Some(record) = socket.known_record() {
-            forget(record);
-        }
-    }
-    outcome
-}
-
-#[inline(always)]
-fn decide(maps: &impl Maps, socket: &mut impl Socket, call: &Call) -> Outcome {
     let hit = match find(maps, socket, call) {
         Ok(Some(hit)) => hit,
         Ok(None) => return Outcome::Untouched,
@@ -139,27 +141,33 @@ fn send_to_one(
         return Outcome::Untouched;
     };
     maps.count_connection(index, &endpoint, 0);
-    if call.protocol == UDP && !call.is_send {
+    if !call.is_send {
+        // A connected socket has one peer: what it sent to before is not it.
+        if call.protocol == UDP
+            && let Some(record) = socket.known_record()
+        {
+            forget(record);
+        }
         socket.connected(Some(&Connected {
-            address: endpoint.address,
-            service: index,
-            port: endpoint.port,
-            reserved: 0,
-        }));
-    }
-    if let Some(record) = socket.record() {
-        let entry = SocketEntry {
             vip: call.address,
             endpoint: endpoint.address,
             vip_port: call.port,
             endpoint_port: endpoint.port,
             service: index,
-        };
-        if call.is_send {
-            note(record, entry);
-        } else {
-            note_only(record, entry);
-        }
+            protocol: call.protocol,
+            reserved: [0; 7],
+        }));
+    } else if let Some(record) = socket.record() {
+        note(
+            record,
+            SocketEntry {
+                vip: call.address,
+                endpoint: endpoint.address,
+                vip_port: call.port,
+                endpoint_port: endpoint.port,
+                service: index,
+            },
+        );
     }
     Outcome::To(endpoint)
 }
@@ -272,18 +280,6 @@ fn refuse(maps: &impl Maps, call: &Call, service: u32, refused: Refused) -> Outc
     if told { Outcome::Refuse } else { Outcome::Deny }
 }
 
-/// Remembers the destination of a socket that connects. It has one peer: an older VIP with the
-/// same endpoint is not it.
-#[inline(always)]
-fn note_only(record: &mut SocketRecord, entry: SocketEntry) {
-    for old in &mut record.entries {
-        old.service = 0;
-    }
-    let [first, ..] = &mut record.entries;
-    *first = entry;
-    record.next = 1;
-}
-
 /// Remembers a destination: over an older one for the same VIP, else over the oldest.
 #[inline(always)]
 pub fn note(record: &mut SocketRecord, entry: SocketEntry) {
@@ -308,7 +304,14 @@ fn forget(record: &mut SocketRecord) {
     }
 }
 
-/// The VIP behind a peer, as the program knows it: for recvmsg and getpeername.
+/// The VIP behind the peer of a connected socket, as the program knows it.
+#[inline(always)]
+#[must_use]
+pub fn restore_connected(to: &Connected, peer: &Address, port: u16) -> Option<(Address, u16)> {
+    (to.endpoint_port == port && to.endpoint == *peer).then_some((to.vip, to.vip_port))
+}
+
+/// The VIP behind a peer of a socket that sends without being connected.
 #[inline(always)]
 #[must_use]
 pub fn restore(record: &SocketRecord, peer: &Address, port: u16) -> Option<(Address, u16)> {

@@ -3,8 +3,10 @@
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
-use switchyard_datapath::layout::{Address, Connected, SocketRecord, UDP};
-use switchyard_datapath::socket::{Call, Outcome, Socket, restore, translate};
+use switchyard_datapath::layout::{Address, Connected, SocketRecord, TCP, UDP};
+use switchyard_datapath::socket::{
+    Call, Outcome, Socket, left_alone, restore, restore_connected, translate,
+};
 
 use crate::globals::has_set_retval;
 use crate::maps::{CONNECTED, KernelMaps, SOCKETS, is_opted_out};
@@ -35,22 +37,22 @@ fn sendmsg6(context: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(recvmsg4)]
 fn recvmsg4(context: SockAddrContext) -> i32 {
-    peer(Caller::V4(&context))
+    peer(Caller::V4(&context), true)
 }
 
 #[cgroup_sock_addr(recvmsg6)]
 fn recvmsg6(context: SockAddrContext) -> i32 {
-    peer(Caller::V6(&context))
+    peer(Caller::V6(&context), true)
 }
 
 #[cgroup_sock_addr(getpeername4)]
 fn getpeername4(context: SockAddrContext) -> i32 {
-    peer(Caller::V4(&context))
+    peer(Caller::V4(&context), false)
 }
 
 #[cgroup_sock_addr(getpeername6)]
 fn getpeername6(context: SockAddrContext) -> i32 {
-    peer(Caller::V6(&context))
+    peer(Caller::V6(&context), false)
 }
 
 /// A socket is closed: what is remembered outside of it goes.
@@ -58,9 +60,9 @@ fn getpeername6(context: SockAddrContext) -> i32 {
 fn sock_release(context: SockContext) -> i32 {
     // SAFETY: the context of this very call, and a field of it.
     unsafe {
-        if (*context.sock).protocol == u32::from(UDP) {
-            let cookie = bpf_get_socket_cookie(context.sock.cast());
-            let _ = CONNECTED.remove(&cookie);
+        let protocol = (*context.sock).protocol;
+        if protocol == u32::from(TCP) || protocol == u32::from(UDP) {
+            forget_connected(bpf_get_socket_cookie(context.sock.cast()));
         }
     }
     ALLOW
@@ -85,7 +87,10 @@ fn call(mut caller: Caller<'_>, is_send: bool) -> i32 {
         is_send,
     };
     match translate(&KernelMaps { device: 0 }, &mut caller, &call) {
-        Outcome::Untouched => ALLOW,
+        Outcome::Untouched => {
+            left_alone(&mut caller, &call);
+            ALLOW
+        }
         Outcome::To(endpoint) => {
             caller.set_address(&endpoint.address, endpoint.port);
             ALLOW
@@ -101,18 +106,38 @@ fn call(mut caller: Caller<'_>, is_send: bool) -> i32 {
     }
 }
 
+/// Shows the VIP in place of the endpoint: to recvmsg first what the socket sent to without being
+/// connected, then what it is connected to.
 #[inline(always)]
-fn peer(mut caller: Caller<'_>) -> i32 {
+fn peer(mut caller: Caller<'_>, is_receive: bool) -> i32 {
     let (address, port) = caller.address();
-    // SAFETY: the socket of the call, which the kernel holds.
-    let record = unsafe { SOCKETS.get_ptr_mut(caller.context()) };
-    // SAFETY: null or in the socket's own storage.
-    if let Some(record) = unsafe { record.as_ref() }
-        && let Some((vip, vip_port)) = restore(record, &address, port)
+    if is_receive {
+        // SAFETY: the socket of the call, which the kernel holds; null or in its own storage.
+        let record = unsafe { SOCKETS.get_ptr_mut(caller.context()).as_ref() };
+        if let Some(record) = record
+            && let Some((vip, vip_port)) = restore(record, &address, port)
+        {
+            caller.set_address(&vip, vip_port);
+            return ALLOW;
+        }
+    }
+    let cookie = caller.cookie();
+    // SAFETY: an element is replaced as a whole, and never reused under a reader.
+    let connected = CONNECTED.get_ptr(&cookie).map(|to| unsafe { &*to });
+    if let Some(to) = connected
+        && let Some((vip, vip_port)) = restore_connected(to, &address, port)
     {
         caller.set_address(&vip, vip_port);
     }
     ALLOW
+}
+
+/// Looking is cheaper than removing, and most sockets have nothing to remove.
+#[inline(always)]
+fn forget_connected(cookie: u64) {
+    if CONNECTED.get_ptr(&cookie).is_some() {
+        let _ = CONNECTED.remove(&cookie);
+    }
 }
 
 impl Caller<'_> {
@@ -121,6 +146,12 @@ impl Caller<'_> {
         match self {
             Self::V4(context) | Self::V6(context) => context,
         }
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the context of this very call.
+        unsafe { bpf_get_socket_cookie(self.context().sock_addr.cast()) }
     }
 
     #[inline(always)]
@@ -204,13 +235,11 @@ impl Socket for Caller<'_> {
 
     #[inline(always)]
     fn connected(&self, to: Option<&Connected>) {
-        // SAFETY: the context of this very call.
-        let cookie = unsafe { bpf_get_socket_cookie(self.context().sock_addr.cast()) };
-        // A full map costs the socket being told when its endpoint goes; the agent sees how
-        // full it is.
-        let _ = match to {
-            Some(to) => CONNECTED.insert(&cookie, to, 0),
-            None => CONNECTED.remove(&cookie),
-        };
+        // A full map costs the socket its peer's name, and being told when its endpoint goes; the
+        // agent sees how full it is.
+        match to {
+            Some(to) => drop(CONNECTED.insert(self.cookie(), to, 0)),
+            None => forget_connected(self.cookie()),
+        }
     }
 }

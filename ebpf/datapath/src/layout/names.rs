@@ -20,7 +20,7 @@ pub mod map_names {
     pub const SOCKETS: &str = "SOCKETS";
     /// Hash: 16 bytes of a Service port's digest to its index. Outlives the agent.
     pub const IDENTITIES: &str = "IDENTITIES";
-    /// Hash: cookie of a connected UDP socket to [`super::super::Connected`].
+    /// Hash: cookie of a connected socket to [`super::super::Connected`].
     pub const CONNECTED: &str = "CONNECTED";
     /// LRU hash: [`super::super::FragmentKey`] to [`super::super::FragmentPorts`].
     pub const FRAGMENTS: &str = "FRAGMENTS";
@@ -40,9 +40,9 @@ pub mod limits {
     pub const FLOW_ENTRIES_MAX: u32 = 1 << 19;
     /// Entries of AFFINITY.
     pub const AFFINITY_ENTRIES_MAX: u32 = 1 << 16;
-    /// Entries of CONNECTED: connected UDP sockets. What does not fit is not found when its
-    /// endpoint goes.
-    pub const CONNECTED_ENTRIES_MAX: u32 = 1 << 17;
+    /// Entries of CONNECTED: sockets that are connected through a Service. One that does not fit
+    /// has the endpoint for its peer's name, and is not found when its endpoint goes.
+    pub const CONNECTED_ENTRIES_MAX: u32 = 1 << 18;
     /// Entries of FRAGMENTS; the oldest go.
     pub const FRAGMENT_ENTRIES_MAX: u32 = 1 << 13;
     /// Entries of COUNTERS: endpoints that were ever used.

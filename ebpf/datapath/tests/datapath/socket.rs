@@ -6,7 +6,9 @@ use std::time::Duration;
 use switchyard_datapath::layout::{
     Address, Endpoint, Kind, Reason, SCTP, SocketRecord, TCP, UDP, header_flags, settings_flags,
 };
-use switchyard_datapath::socket::{Call, Outcome, restore, translate};
+use switchyard_datapath::socket::{
+    Call, Outcome, left_alone, restore, restore_connected, translate,
+};
 use switchyard_datapath::table::TableSocket;
 
 use crate::world::{FAMILIES, Family, OTHER, WEB, World};
@@ -25,23 +27,27 @@ fn call(address: IpAddr, port: u16, protocol: u8, is_send: bool) -> Call {
 }
 
 pub(crate) fn connect(world: &World, socket: &mut TableSocket, to: (IpAddr, u16)) -> Outcome {
-    translate(
-        &world.table,
-        socket,
-        &call(to.0, to.1, world.protocol, false),
-    )
+    calls(world, socket, &call(to.0, to.1, world.protocol, false))
+}
+
+/// What the socket programs do.
+fn calls(world: &World, socket: &mut TableSocket, call: &Call) -> Outcome {
+    let outcome = translate(&world.table, socket, call);
+    if outcome == Outcome::Untouched {
+        left_alone(socket, call);
+    }
+    outcome
 }
 
 pub(crate) fn send(world: &World, socket: &mut TableSocket, to: (IpAddr, u16)) -> Outcome {
-    translate(
-        &world.table,
-        socket,
-        &call(to.0, to.1, world.protocol, true),
-    )
+    calls(world, socket, &call(to.0, to.1, world.protocol, true))
 }
 
 pub(crate) fn peer(socket: &TableSocket, endpoint: Endpoint) -> Option<(IpAddr, u16)> {
-    let (address, port) = restore(&socket.record, &endpoint.address, endpoint.port)?;
+    let (address, port) = (&endpoint.address, endpoint.port);
+    let connected = socket.connected.get();
+    let (address, port) = restore(&socket.record, address, port)
+        .or_else(|| restore_connected(&connected?, address, port))?;
     Some((address.into(), u16::from_be(port)))
 }
 
@@ -286,7 +292,8 @@ fn mapped_addresses_are_ipv4() {
     };
     let endpoint = endpoint_of(translate(&world.table, &mut socket, &call));
     assert!(endpoint.address.is_v4());
-    let found = restore(&socket.record, &endpoint.address, endpoint.port);
+    let to = socket.connected.get().unwrap();
+    let found = restore_connected(&to, &endpoint.address, endpoint.port);
     assert_eq!(found, Some((mapped, 80_u16.to_be())));
 }
 

@@ -139,9 +139,9 @@ fn a_socket_without_memory_still_gets_its_endpoint() {
     }
 }
 
-/// Connected UDP sockets are told when their endpoint goes, so it is known which they have.
+/// Connected sockets know their VIP, and those of UDP are told when their endpoint goes.
 #[test]
-fn connected_udp_sockets_are_known_by_their_endpoint() {
+fn connected_sockets_are_known_by_their_endpoint() {
     for family in FAMILIES {
         let mut world = World::new(family, UDP);
         world.offer(WEB, &[1]);
@@ -149,7 +149,7 @@ fn connected_udp_sockets_are_known_by_their_endpoint() {
         let known = |socket: &TableSocket| {
             let to = socket.connected.get()?;
             assert_eq!(to.service, WEB);
-            Some(Endpoint::new(to.address, to.port))
+            Some(Endpoint::new(to.endpoint, to.endpoint_port))
         };
         send(&world, &mut socket, (family.vip(), 80));
         assert_eq!(known(&socket), None, "it only sent");
@@ -171,6 +171,6 @@ fn connected_udp_sockets_are_known_by_their_endpoint() {
             .table
             .add_frontend(family.vip().into(), 443, TCP, WEB, Kind::ClusterIp);
         assert_eq!(connect(&world, &mut socket, to), Outcome::To(world.at(1)));
-        assert_eq!(known(&socket), None, "TCP sockets see for themselves");
+        assert_eq!(known(&socket), Some(world.at(1)));
     }
 }

@@ -49,7 +49,7 @@ pub enum MapName {
     Affinity,
     /// What each endpoint carried.
     Counters,
-    /// Connected UDP sockets that were given an endpoint.
+    /// Connected sockets that were given an endpoint.
     Connected,
     /// Which number each Service port has.
     Identities,

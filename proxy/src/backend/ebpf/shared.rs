@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use aya::maps::{MapData, PerCpuArray, PerCpuHashMap};
 use switchyard_cluster::object::Protocol;
 use switchyard_datapath::layout::{
-    Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, Reason, map_names,
+    Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, Reason, UDP, map_names,
 };
 
 use super::flows::{Flows, Swept};
@@ -56,7 +56,9 @@ impl Shared {
         let total = Arc::clone(&destroyed);
         let recall = move |show: &mut dyn FnMut(u64, GivenEndpoint)| {
             switchyard_kernel::entries(connected.as_fd(), |cookie: &u64, to: &Connected| {
-                show(*cookie, given(to));
+                if to.protocol == UDP {
+                    show(*cookie, given(to));
+                }
             })
         };
         let janitor = Janitor::start(NamespaceSources::default(), Box::new(recall), move |pass| {
@@ -160,7 +162,7 @@ impl Shared {
         std::mem::take(&mut *destroyed)
     }
 
-    /// How many connected UDP sockets are remembered.
+    /// How many connected sockets are remembered.
     pub(super) fn connected_sockets(&self) -> Result<usize, EbpfError> {
         let mut count = 0;
         let name = map_names::CONNECTED;
@@ -267,7 +269,7 @@ fn add(to: &mut ServiceTotals, more: ServiceTotals) {
 }
 
 fn given(to: &Connected) -> GivenEndpoint {
-    given_endpoint(to.service, to.address, to.port)
+    given_endpoint(to.service, to.endpoint, to.endpoint_port)
 }
 
 /// An endpoint of a map, with its port in network byte order, as the janitor knows it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use switchyard_cluster::object::IpFamily;
 use switchyard_datapath::layout::{Address, Hook, PortRange, SettingsPorts};
-use switchyard_datapath::socket::{Call, Outcome, restore, translate};
+use switchyard_datapath::socket::{Call, Outcome, restore, restore_connected, translate};
 use switchyard_datapath::table::{Table, TableSocket};
 
 use super::super::compile::{compile, protocol_number};
@@ -245,7 +245,11 @@ impl World {
             Outcome::Refuse => (Fate::Reject, Some(true)),
             Outcome::Deny => (Fate::Drop, Some(false)),
             Outcome::To(endpoint) => {
-                let peer = restore(&socket.record, &endpoint.address, endpoint.port);
+                let (address, port) = (&endpoint.address, endpoint.port);
+                let peer = match socket.connected.get() {
+                    Some(to) => restore_connected(&to, address, port),
+                    None => restore(&socket.record, address, port),
+                };
                 assert_eq!(peer, Some((call.address, call.port)));
                 if is_send {
                     // To its peer, datagrams from one socket are one flow.
