@@ -223,6 +223,22 @@ impl Reason {
         Self::NotRewritable,
     ];
 
+    /// As metrics and the log call it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoLocalEndpoint => "no_local_endpoint",
+            Self::SourceRange => "source_range",
+            Self::NoEndpoints => "no_endpoints",
+            Self::UnknownPort => "unknown_port",
+            Self::FlowTableFull => "flow_table_full",
+            Self::NoMasqueradePort => "no_masquerade_port",
+            Self::UnknownFragment => "unknown_fragment",
+            Self::Collision => "collision",
+            Self::NotRewritable => "not_rewritable",
+        }
+    }
+
     /// The index in DROPS.
     #[inline(always)]
     #[must_use]

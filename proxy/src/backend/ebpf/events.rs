@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
-use switchyard_datapath::layout::{Address, Event, Reason};
+use switchyard_datapath::layout::{Address, Event};
 
 use super::DropReason;
 
@@ -104,10 +104,8 @@ fn socket(address: Address, port: u16) -> String {
 
 /// The reason of a number.
 fn reason(number: u8) -> Option<DropReason> {
-    let all = Reason::ALL.into_iter();
-    all.zip(DropReason::ALL)
-        .find(|(reason, _)| reason.number() == u32::from(number))
-        .map(|(_, reason)| reason)
+    let mut all = DropReason::ALL.into_iter();
+    all.find(|reason| reason.number() == u32::from(number))
 }
 
 fn parse(bytes: &[u8]) -> Option<Event> {

@@ -1,3 +1,5 @@
+pub use switchyard_datapath::layout::Reason as DropReason;
+
 use crate::plan::PlanId;
 
 /// What a round of housekeeping did and read.
@@ -71,60 +73,6 @@ impl MapName {
             Self::Counters => "counters",
             Self::Connected => "connected",
             Self::Identities => "identities",
-        }
-    }
-}
-
-/// Why a packet was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DropReason {
-    /// A traffic policy is Local, and no endpoint is on this node.
-    NoLocalEndpoint,
-    /// The source is not within the Service's source ranges.
-    SourceRange,
-    /// The Service has no endpoint.
-    NoEndpoints,
-    /// The ClusterIP has no such port.
-    UnknownPort,
-    /// The table of flows is full.
-    FlowTableFull,
-    /// No port is left to masquerade with.
-    NoMasqueradePort,
-    /// A fragment whose first one was never seen.
-    UnknownFragment,
-    /// Another flow has the same addresses and ports after translation.
-    Collision,
-    /// The packet can't be rewritten: cut off, or with headers nobody here knows.
-    NotRewritable,
-}
-
-impl DropReason {
-    /// Every reason, in order.
-    pub const ALL: [Self; 9] = [
-        Self::NoLocalEndpoint,
-        Self::SourceRange,
-        Self::NoEndpoints,
-        Self::UnknownPort,
-        Self::FlowTableFull,
-        Self::NoMasqueradePort,
-        Self::UnknownFragment,
-        Self::Collision,
-        Self::NotRewritable,
-    ];
-
-    /// As metrics call it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NoLocalEndpoint => "no_local_endpoint",
-            Self::SourceRange => "source_range",
-            Self::NoEndpoints => "no_endpoints",
-            Self::UnknownPort => "unknown_port",
-            Self::FlowTableFull => "flow_table_full",
-            Self::NoMasqueradePort => "no_masquerade_port",
-            Self::UnknownFragment => "unknown_fragment",
-            Self::Collision => "collision",
-            Self::NotRewritable => "not_rewritable",
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use aya::maps::{MapData, PerCpuArray, PerCpuHashMap};
 use switchyard_cluster::object::Protocol;
 use switchyard_datapath::layout::{
-    Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, Reason, UDP, map_names,
+    Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, UDP, map_names,
 };
 
 use super::flows::{Flows, Swept};
@@ -252,11 +252,11 @@ impl Shared {
 
     /// Refusals by reason.
     pub(super) fn drops(&self) -> Vec<(DropReason, u64)> {
-        let all = Reason::ALL.into_iter().zip(DropReason::ALL);
-        all.filter_map(|(reason, name)| {
+        let all = DropReason::ALL.into_iter();
+        all.filter_map(|reason| {
             let values = self.drops.get(&reason.number(), 0).ok()?;
             let sum = values.iter().fold(0_u64, |sum, cpu| sum.wrapping_add(*cpu));
-            Some((name, sum))
+            Some((reason, sum))
         })
         .collect()
     }
