@@ -2,112 +2,31 @@
 //!
 //! The agent is their only writer, so it knows what stands in them; [`super::audit`] looks.
 
+mod claims;
 #[cfg(test)]
 pub(super) mod dump;
+mod sizes;
 
 use std::collections::{HashMap, HashSet};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError};
 use switchyard_datapath::layout::{
-    Address, Device, Frontend, FrontendKey, RangeKey, address_flags, limits, map_names,
+    Address, Device, Frontend, FrontendKey, RangeKey, address_flags, map_names,
 };
 use switchyard_kernel::Mapping;
 
+use self::claims::Claims;
 use super::EbpfError;
 use super::arena::{Arena, Run};
 use super::slot::{SLOT_BYTES, Slot};
+
+pub(super) use self::sizes::Sizes;
 
 /// Bytes of a word.
 const WORD_BYTES: usize = 8;
 /// Bits of a set's number before the address in keys of RANGES.
 const RANGE_SET_BITS: u32 = 32;
-
-/// How many entries the maps of a set have room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sizes {
-    pub(super) services: u32,
-    pub(super) slots: u32,
-    pub(super) frontends: u32,
-    pub(super) ranges: u32,
-}
-
-impl Sizes {
-    /// The smallest set: some hundred Services.
-    pub(super) const MIN: Self = Self {
-        services: 1 << 10,
-        slots: 1 << 13,
-        frontends: 1 << 11,
-        ranges: 1 << 8,
-    };
-    /// The largest set.
-    pub(super) const MAX: Self = Self {
-        services: limits::SERVICES_MAX,
-        slots: limits::SLOTS_MAX,
-        frontends: limits::FRONTENDS_MAX,
-        ranges: limits::RANGES_MAX,
-    };
-
-    /// Room for at least `needed` and as much again, so that growing is rare.
-    pub(super) fn for_need(needed: Self) -> Self {
-        let room = |need: u32, min: u32, max: u32| {
-            need.saturating_mul(2)
-                .checked_next_power_of_two()
-                .unwrap_or(max)
-                .clamp(min, max)
-        };
-        Self {
-            services: room(needed.services, Self::MIN.services, Self::MAX.services),
-            slots: room(needed.slots, Self::MIN.slots, Self::MAX.slots),
-            frontends: room(needed.frontends, Self::MIN.frontends, Self::MAX.frontends),
-            ranges: room(needed.ranges, Self::MIN.ranges, Self::MAX.ranges),
-        }
-    }
-
-    /// Both together.
-    pub(super) const fn and(&self, other: &Self) -> Self {
-        Self {
-            services: self.services.saturating_add(other.services),
-            slots: self.slots.saturating_add(other.slots),
-            frontends: self.frontends.saturating_add(other.frontends),
-            ranges: self.ranges.saturating_add(other.ranges),
-        }
-    }
-
-    /// Whether nothing of `needed` is more than there is room for.
-    pub(super) const fn hold(&self, needed: &Self) -> bool {
-        needed.services <= self.services
-            && needed.slots <= self.slots
-            && needed.frontends <= self.frontends
-            && needed.ranges <= self.ranges
-    }
-}
-
-/// How often an address is claimed, by what it is.
-#[derive(Clone, Copy, Debug, Default)]
-struct Claims {
-    cluster: u32,
-    external: u32,
-    node: u32,
-    /// Nobody claims it, but connections to it may go on.
-    is_draining: bool,
-}
-
-impl Claims {
-    const fn flags(&self) -> u32 {
-        let mut flags = self.node;
-        if self.cluster > 0 {
-            flags |= address_flags::CLUSTER_IP;
-        }
-        if self.external > 0 {
-            flags |= address_flags::EXTERNAL;
-        }
-        if flags == 0 && self.is_draining {
-            return address_flags::DRAINING;
-        }
-        flags
-    }
-}
 
 /// One set of maps.
 #[derive(Debug)]
@@ -267,7 +186,7 @@ impl Tables {
     /// Claims an address for a Service.
     pub(super) fn claim(&mut self, address: Address, flag: u32) -> Result<(), EbpfError> {
         self.change_claims(address, |claims| {
-            *by_flag(claims, flag) += 1;
+            *claims.by_flag(flag) += 1;
         })
     }
 
@@ -276,7 +195,7 @@ impl Tables {
     pub(super) fn release(&mut self, address: Address, flag: u32) -> Result<(), EbpfError> {
         self.has_draining = true;
         self.change_claims(address, |claims| {
-            let count = by_flag(claims, flag);
+            let count = claims.by_flag(flag);
             *count = count.saturating_sub(1);
             claims.is_draining = true;
         })
@@ -447,14 +366,6 @@ fn first_word(run: Run) -> usize {
     usize::try_from(run.first).unwrap_or(usize::MAX / SLOT_BYTES) * (SLOT_BYTES / WORD_BYTES)
 }
 
-const fn by_flag(claims: &mut Claims, flag: u32) -> &mut u32 {
-    if flag == address_flags::CLUSTER_IP {
-        &mut claims.cluster
-    } else {
-        &mut claims.external
-    }
-}
-
 const fn range_key(set: u32, bits: u32, net: Address) -> Key<RangeKey> {
     let data = RangeKey {
         set: set.to_be(),
@@ -506,59 +417,4 @@ where
         wrong += 1;
     }
     Ok(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sets_have_room_for_as_much_again() {
-        let of = |services, slots, frontends, ranges| Sizes {
-            services,
-            slots,
-            frontends,
-            ranges,
-        };
-        let none = Sizes::for_need(of(0, 0, 0, 0));
-        assert_eq!(none, Sizes::MIN);
-        let some = of(1000, 5000, 1025, 129);
-        assert_eq!(Sizes::for_need(some), of(2048, 16_384, 4096, 512));
-        assert!(Sizes::for_need(some).hold(&some));
-        // Powers of two need no more than twice themselves.
-        let even = of(1024, 8192, 2048, 256);
-        assert_eq!(Sizes::for_need(even), of(2048, 16_384, 4096, 512));
-        assert_eq!(Sizes::for_need(Sizes::MAX), Sizes::MAX);
-        assert!(Sizes::for_need(Sizes::MAX).hold(&Sizes::MAX));
-        let endless = of(u32::MAX, u32::MAX, u32::MAX, u32::MAX);
-        assert_eq!(Sizes::for_need(endless), Sizes::MAX);
-        assert!(!Sizes::MAX.hold(&endless));
-        for one in [
-            of(1025, 0, 0, 0),
-            of(0, 8193, 0, 0),
-            of(0, 0, 2049, 0),
-            of(0, 0, 0, 257),
-        ] {
-            assert!(!Sizes::MIN.hold(&one), "{one:?}");
-        }
-    }
-
-    #[test]
-    fn an_address_is_what_all_that_claim_it_say() {
-        let mut claims = Claims::default();
-        assert_eq!(claims.flags(), 0);
-        for flag in [address_flags::CLUSTER_IP, address_flags::EXTERNAL] {
-            *by_flag(&mut claims, flag) += 1;
-        }
-        claims.node = address_flags::LOCAL;
-        let both = address_flags::CLUSTER_IP | address_flags::EXTERNAL;
-        assert_eq!(claims.flags(), both | address_flags::LOCAL);
-        claims.is_draining = true;
-        assert_eq!(claims.flags(), both | address_flags::LOCAL, "claimed again");
-        let left = Claims {
-            is_draining: true,
-            ..Claims::default()
-        };
-        assert_eq!(left.flags(), address_flags::DRAINING);
-    }
 }
