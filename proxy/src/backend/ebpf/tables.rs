@@ -1,6 +1,6 @@
 //! The maps that say what Services do: one set of them for each load of the programs.
 //!
-//! The agent is their only writer, so it knows what stands in them; [`super::audit`] looks.
+//! The agent is their only writer, so it knows what stands in them; [`Tables::audit`] looks.
 
 mod claims;
 #[cfg(test)]
