@@ -77,11 +77,7 @@ pub fn left_alone(socket: &mut impl Socket, call: &Call) {
         return;
     }
     socket.connected(None);
-    if call.protocol == UDP
-        && let Some(record) = socket.known_record()
-    {
-        forget(record);
-    }
+    forget_sends(socket, call);
 }
 
 /// Decides on a call.
@@ -142,12 +138,7 @@ fn send_to_one(
     };
     maps.count_connection(index, &endpoint, 0);
     if !call.is_send {
-        // A connected socket has one peer: what it sent to before is not it.
-        if call.protocol == UDP
-            && let Some(record) = socket.known_record()
-        {
-            forget(record);
-        }
+        forget_sends(socket, call);
         socket.connected(Some(&Connected {
             vip: call.address,
             endpoint: endpoint.address,
@@ -296,11 +287,16 @@ pub fn note(record: &mut SocketRecord, entry: SocketEntry) {
     record.next = record.next.wrapping_add(1);
 }
 
-/// Forgets all destinations.
+/// Forgets what a socket sent to that connects now: it has one peer, and that is another. Only
+/// sockets of UDP send without being connected.
 #[inline(always)]
-fn forget(record: &mut SocketRecord) {
-    for entry in &mut record.entries {
-        entry.service = 0;
+fn forget_sends(socket: &mut impl Socket, call: &Call) {
+    if call.protocol == UDP
+        && let Some(record) = socket.known_record()
+    {
+        for entry in &mut record.entries {
+            entry.service = 0;
+        }
     }
 }
 

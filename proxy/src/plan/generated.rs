@@ -13,7 +13,7 @@ use switchyard_cluster::object::{
     Service, ServicePort, ServiceType, SlicePort, TrafficPolicy,
 };
 
-use super::{LocalDetector, NodeContext, NodePortAddresses, PlanTable, plan_service};
+use super::{LocalDetector, NodeContext, NodePortAddresses, Packet, PlanTable, plan_service};
 
 /// A Service and its slices.
 #[derive(Clone, Debug)]
@@ -287,4 +287,33 @@ pub(crate) fn table(cluster: &[Generated], node: &NodeContext) -> PlanTable {
         table.update(&service.name, service.created_unix_s, planned);
     }
     table
+}
+
+/// A packet from each sender to each destination of its family, to ports that generated Services
+/// may have and to others.
+pub(crate) fn packets(senders: &[(&str, Option<&str>)], destinations: &[&str]) -> Vec<Packet> {
+    let mut packets = Vec::new();
+    for (source, in_interface) in senders {
+        for destination in destinations {
+            let (source, destination): (IpAddr, IpAddr) =
+                (source.parse().unwrap(), destination.parse().unwrap());
+            let one_family = IpFamily::of(source) == IpFamily::of(destination);
+            // The kernel sends from loopback to loopback only, and to it from nowhere else.
+            if !one_family || source.is_loopback() != destination.is_loopback() {
+                continue;
+            }
+            for port in [80, 443, 81, 30_001, 30_002] {
+                for protocol in [Protocol::Tcp, Protocol::Udp] {
+                    packets.push(Packet {
+                        source,
+                        in_interface: in_interface.map(str::to_owned),
+                        destination,
+                        port,
+                        protocol,
+                    });
+                }
+            }
+        }
+    }
+    packets
 }

@@ -84,19 +84,9 @@ pub(super) fn remove_pins(id: &str) {
 
 /// Removes the pins of testbeds whose process no longer runs.
 pub(super) fn sweep_leftovers() {
-    let Ok(entries) = fs::read_dir(BPF_FS) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if name
-            .to_str()
-            .and_then(super::sweep::owner_pid)
-            .is_some_and(|pid| !super::sweep::is_running(pid))
-        {
-            // Another sweeper may be faster.
-            drop(fs::remove_dir_all(entry.path()));
-        }
+    for path in super::sweep::left_in(Path::new(BPF_FS)) {
+        // Another sweeper may be faster.
+        drop(fs::remove_dir_all(path));
     }
 }
 

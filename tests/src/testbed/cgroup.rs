@@ -65,19 +65,12 @@ impl Drop for NodeCgroup {
 
 /// Removes the groups of testbeds whose process no longer runs.
 pub(super) fn sweep_leftovers() {
-    let Ok(entries) = own_directory().and_then(|directory| Ok(fs::read_dir(directory)?)) else {
+    let Ok(directory) = own_directory() else {
         return;
     };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if name
-            .to_str()
-            .and_then(super::sweep::owner_pid)
-            .is_some_and(|pid| !super::sweep::is_running(pid))
-        {
-            // One that still holds a process is left for the next sweep.
-            drop(fs::remove_dir(entry.path()));
-        }
+    for path in super::sweep::left_in(&directory) {
+        // One that still holds a process is left for the next sweep.
+        drop(fs::remove_dir(path));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Removing testbeds: one's own, and those of processes that were killed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
@@ -24,20 +24,22 @@ pub(super) fn sweep_leftovers() -> Result<()> {
 
 /// Removes the work directories of testbeds whose process no longer runs.
 pub(super) fn sweep_work_dirs() {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if name
-            .to_str()
-            .and_then(owner_pid)
-            .is_some_and(|pid| !is_running(pid))
-        {
-            // Another sweeper may be faster.
-            drop(fs::remove_dir_all(entry.path()));
-        }
+    for path in left_in(&std::env::temp_dir()) {
+        // Another sweeper may be faster.
+        drop(fs::remove_dir_all(path));
     }
+}
+
+/// What testbeds whose process no longer runs have left in a directory; nothing where it can't be
+/// read.
+pub(super) fn left_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_left = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(owner_pid);
+        owner.is_some_and(|pid| !is_running(pid))
+    };
+    entries.filter(is_left).map(|entry| entry.path()).collect()
 }
 
 /// The process number in `sy<pid>-<n>-<place>`.

@@ -41,31 +41,6 @@ pub struct FlowKey {
     pub reserved: u16,
 }
 
-impl FlowKey {
-    /// The key of packets that go the other way, met at the same hook.
-    #[inline(always)]
-    #[must_use]
-    pub const fn reversed(&self) -> Self {
-        Self {
-            source: self.destination,
-            destination: self.source,
-            source_port: self.destination_port,
-            destination_port: self.source_port,
-            ..*self
-        }
-    }
-
-    /// The same met at another hook.
-    #[inline(always)]
-    #[must_use]
-    pub const fn at(&self, hook: Hook) -> Self {
-        Self {
-            hook: hook.number(),
-            ..*self
-        }
-    }
-}
-
 /// A value of FLOWS: what the destination (at ingress) or source (at egress) becomes.
 ///
 /// A flow has two entries, or four where it is masqueraded; [`FlowValue::id`] ties them.

@@ -220,7 +220,8 @@ impl Ebpf {
             self.take_over();
             return Ok(self.report(0));
         };
-        let is_disturbed = !live.words_are_right() || !self.attached.is_whole();
+        let is_attached = self.attached.is_whole();
+        let is_disturbed = !is_attached || !live.words_are_right();
         if is_disturbed || self.due.audit.is_due(Instant::now()) {
             repaired += live.audit()?;
             self.attached.renew_filters();
@@ -232,7 +233,7 @@ impl Ebpf {
                 None => drop(wanted.insert(id.clone(), None)),
             }
         }
-        if !self.attached.is_whole() {
+        if !is_attached {
             self.attached
                 .attach(&mut live.loaded, &self.config.devices)?;
             repaired += 1;
@@ -329,7 +330,7 @@ impl Ebpf {
         Ok(())
     }
 
-    /// Moves everything to a larger set, with these steps made.
+    /// Moves everything to a set without gaps, larger if it must be, with these steps made.
     fn grow(&mut self, steps: Vec<Step>) -> Result<(), EbpfError> {
         let before = self.live.as_ref().map(|live| live.tables.sizes());
         let mut wanted: BTreeMap<PlanId, Option<Arc<ServicePlan>>> = BTreeMap::new();
@@ -344,7 +345,8 @@ impl Ebpf {
         self.rebuild(steps)?;
         if let (Some(before), Some(live)) = (before, &self.live) {
             let after = live.tables.sizes();
-            tracing::info!(?before, ?after, "the maps were replaced by larger ones");
+            // The same sizes: what was torn, or had gaps, was replaced by something whole.
+            tracing::info!(?before, ?after, "the maps were replaced by others");
         }
         Ok(())
     }

@@ -11,15 +11,15 @@ mod world;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner};
-use switchyard_cluster::object::{IpFamily, Protocol};
+use switchyard_cluster::object::Protocol;
 
 use self::differences::{Difference, Left};
 use self::world::{Fate, Source, World};
-use crate::plan::generated::{cluster, node, table};
+use crate::plan::generated::{self, cluster, node, table};
 use crate::plan::{Packet, Verdict, verdict};
 
 /// A sender: its address, and the device it is behind. The node itself is behind none.
@@ -62,30 +62,7 @@ const DESTINATIONS: [&str; 15] = [
 const TRIES: u16 = 400;
 
 fn packets() -> Vec<Packet> {
-    let mut packets = Vec::new();
-    for (source, in_interface) in SENDERS {
-        for destination in DESTINATIONS {
-            let (source, destination): (IpAddr, IpAddr) =
-                (source.parse().unwrap(), destination.parse().unwrap());
-            let one_family = IpFamily::of(source) == IpFamily::of(destination);
-            // The kernel sends from loopback to loopback only, and to it from nowhere else.
-            if !one_family || source.is_loopback() != destination.is_loopback() {
-                continue;
-            }
-            for port in [80, 443, 81, 30_001, 30_002] {
-                for protocol in [Protocol::Tcp, Protocol::Udp] {
-                    packets.push(Packet {
-                        source,
-                        in_interface: in_interface.map(str::to_owned),
-                        destination,
-                        port,
-                        protocol,
-                    });
-                }
-            }
-        }
-    }
-    packets
+    generated::packets(&SENDERS, &DESTINATIONS)
 }
 
 /// Judges one fate; says which difference it takes, if any.

@@ -11,7 +11,7 @@ use switchyard_cluster::object::{IpFamily, Protocol};
 use super::compile::compile;
 use super::fixed::{self, FixedChain, Table};
 use super::{Config, Shared, cluster_ips};
-use crate::plan::generated::{NODE_ADDRESSES, cluster, node, table};
+use crate::plan::generated::{self, NODE_ADDRESSES, cluster, node, table};
 use crate::plan::{NodeContext, Packet, PlanTable, Verdict, verdict};
 
 /// All rules of one family, chain by chain.
@@ -349,30 +349,7 @@ const DESTINATIONS: [&str; 14] = [
 ];
 
 fn packets() -> Vec<Packet> {
-    let mut packets = Vec::new();
-    for (source, in_interface) in SENDERS {
-        for destination in DESTINATIONS {
-            let (source, destination): (IpAddr, IpAddr) =
-                (source.parse().unwrap(), destination.parse().unwrap());
-            let one_family = IpFamily::of(source) == IpFamily::of(destination);
-            // The kernel sends from 127.0.0.1 to itself only, and to it from nowhere else.
-            if !one_family || source.is_loopback() != destination.is_loopback() {
-                continue;
-            }
-            for port in [80, 443, 81, 30_001, 30_002] {
-                for protocol in [Protocol::Tcp, Protocol::Udp] {
-                    packets.push(Packet {
-                        source,
-                        in_interface: in_interface.map(str::to_owned),
-                        destination,
-                        port,
-                        protocol,
-                    });
-                }
-            }
-        }
-    }
-    packets
+    generated::packets(&SENDERS, &DESTINATIONS)
 }
 
 proptest! {
