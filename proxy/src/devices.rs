@@ -17,7 +17,11 @@ const RTM_NEWLINK: u16 = 16;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
+/// Says that the other end is elsewhere: the kernel gives it only then.
+const IFLA_LINK_NETNSID: u16 = 37;
+const VETH: &str = "veth";
 const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 8;
 /// The kind of master that leaves the devices below it their own traffic.
@@ -43,6 +47,8 @@ pub struct Device {
     pub link_layer: LinkLayer,
     /// It was set up (IFF_UP); whether it has a carrier is another question.
     pub is_up: bool,
+    /// Its other end is in another network namespace (veth).
+    pub has_far_peer: bool,
 }
 
 /// What packets of a device begin with (`ARPHRD_*` of `linux/if_arp.h`).
@@ -158,6 +164,7 @@ impl Listed for Devices {
             name: attributes.name.into(),
             link_layer,
             is_up: flags & IFF_UP != 0,
+            has_far_peer: attributes.is_veth && attributes.is_far,
         };
         self.0.insert(index, device);
         Ok(())
@@ -171,6 +178,8 @@ struct Attributes {
     has_master: bool,
     /// The kind of master, where the kernel says it.
     port_kind: Option<String>,
+    is_veth: bool,
+    is_far: bool,
 }
 
 impl Attributes {
@@ -181,11 +190,16 @@ impl Attributes {
             match attribute.kind() {
                 IFLA_IFNAME => read.name = parse_string(attribute.value())?,
                 IFLA_MASTER => read.has_master = parse_u32(attribute.value())? != 0,
+                IFLA_LINK_NETNSID => read.is_far = true,
                 IFLA_LINKINFO => {
                     for info in NlasIterator::new(attribute.value()) {
                         let info = info?;
-                        if info.kind() == IFLA_INFO_SLAVE_KIND {
-                            read.port_kind = Some(parse_string(info.value())?);
+                        match info.kind() {
+                            IFLA_INFO_KIND => read.is_veth = parse_string(info.value())? == VETH,
+                            IFLA_INFO_SLAVE_KIND => {
+                                read.port_kind = Some(parse_string(info.value())?);
+                            }
+                            _ => {}
                         }
                     }
                 }
@@ -254,6 +268,7 @@ mod tests {
             name: name.into(),
             link_layer,
             is_up,
+            has_far_peer: false,
         };
         let expected: Devices = [
             device(2, "eth0", LinkLayer::Ethernet, true),

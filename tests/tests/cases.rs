@@ -25,6 +25,11 @@ fn every_case_on_ebpf() -> Result<()> {
     run_all(Backend::EBPF)
 }
 
+#[test]
+fn every_case_on_ebpf_past_the_stack() -> Result<()> {
+    run_all(Backend::EBPF_DIRECT)
+}
+
 /// Needs no root: every file follows the notation, and every Service in it can be made.
 #[test]
 fn every_case_file_is_understood() -> Result<()> {

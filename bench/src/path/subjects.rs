@@ -43,13 +43,16 @@ pub enum Kind {
     NftablesShape,
     /// Our eBPF mode.
     Ebpf,
+    /// The same with `--ebpf-forwarding=direct`.
+    EbpfDirect,
 }
 
 impl Kind {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Nothing,
         Self::Ebpf,
+        Self::EbpfDirect,
         Self::NftablesShape,
         Self::IptablesNft,
         Self::IptablesLegacy,
@@ -64,6 +67,7 @@ impl Kind {
             Self::IptablesLegacy => "iptables-legacy",
             Self::NftablesShape => "nftables (reference's shape)",
             Self::Ebpf => "ebpf",
+            Self::EbpfDirect => "ebpf, direct",
         }
     }
 }
@@ -139,9 +143,9 @@ impl Bed {
                 programming.entries = Some(rules(&testbed, &agent.launch)?);
                 (Some(agent), programming)
             }
-            Kind::Ebpf => {
+            Kind::Ebpf | Kind::EbpfDirect => {
                 let root = BpfRoot::mount(&testbed)?;
-                let flags = ebpf_flags(&testbed, &root)?;
+                let flags = ebpf_flags(&testbed, &root, kind)?;
                 bpf = Some(root);
                 let launch = |source: &dyn Source| {
                     let tool = IptablesTool::Nft;
@@ -190,13 +194,19 @@ fn by_node1(bed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-fn ebpf_flags(bed: &Testbed, root: &BpfRoot) -> Result<[String; 2]> {
+fn ebpf_flags(bed: &Testbed, root: &BpfRoot, kind: Kind) -> Result<[String; 3]> {
+    let forwarding = if kind == Kind::EbpfDirect {
+        "direct"
+    } else {
+        "stack"
+    };
     let cgroup = bed
         .node1_cgroup()
         .context("no cgroup2 that lets us make threaded groups")?;
     Ok([
         format!("--cgroup-root={}", cgroup.display()),
         format!("--bpf-root={}", root.0.join("switchyard").display()),
+        format!("--ebpf-forwarding={forwarding}"),
     ])
 }
 

@@ -19,6 +19,9 @@
 
 mod masquerade;
 mod open;
+mod through;
+
+pub use through::{Routes, Through, arrive, leave};
 
 use crate::Maps;
 use crate::layout::{
@@ -27,12 +30,15 @@ use crate::layout::{
 };
 use crate::maps::{FlowRef, Refusal, SEEN_RESOLUTION_NS};
 use crate::parse::{Fragment, Parsed};
+use crate::rewrite::{Ends, Target};
 use crate::service::{Service, position};
 
 /// What becomes of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Verdict {
     /// It goes on as it is.
+    #[default]
     Pass,
     /// Its destination (at ingress) or source (at egress) becomes [`Work::to`].
     Rewrite,
@@ -57,6 +63,10 @@ pub struct Work {
     pub parsed: Parsed,
     /// What is put into it.
     pub to: Target,
+    /// The ends it has.
+    pub old: Ends,
+    /// The ends it is to have.
+    pub new: Ends,
     /// The packet an ICMP error quotes.
     pub(crate) quoted: Parsed,
     /// The entry the packet meets.
@@ -67,17 +77,14 @@ pub struct Work {
     pub(crate) value: FlowValue,
     /// The datagram of a fragment.
     fragment: FragmentKey,
+    /// What came out of its arrival.
+    arrived: Verdict,
+    /// What becomes of it.
+    pub through: Through,
+    /// The device it is sent out by.
+    pub device: u32,
     /// Why it is refused, if it is.
     noted: Noted,
-}
-
-/// An address and a port to put into a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Target {
-    /// The address.
-    pub address: Address,
-    /// The port, in network byte order.
-    pub port: u16,
 }
 
 /// A refusal that is still to be told of. That is done in one place only: written out at each
@@ -88,6 +95,20 @@ struct Noted {
     told: bool,
     reason: Reason,
     service: u32,
+}
+
+impl Work {
+    /// Works out the ends that a packet has, and those that it gets where its hook said
+    /// [`Verdict::Rewrite`].
+    #[inline(always)]
+    pub const fn set_ends(&mut self, hook: Hook) {
+        self.old.set(&self.parsed);
+        self.new.set(&self.parsed);
+        match hook {
+            Hook::Ingress => self.new.destination = self.to,
+            Hook::Egress => self.new.source = self.to,
+        }
+    }
 }
 
 impl Default for Noted {
@@ -157,9 +178,15 @@ fn go_out(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
         return Verdict::Pass;
     }
     set_key(work, Hook::Egress);
-    let Some(flow) = maps.flow(&work.key) else {
-        return Verdict::Pass;
-    };
+    match maps.flow(&work.key) {
+        Some(flow) => change_source(maps, work, flow, place),
+        None => Verdict::Pass,
+    }
+}
+
+/// A packet that goes out and is part of a flow.
+#[inline(always)]
+fn change_source(maps: &impl Maps, work: &mut Work, flow: FlowRef, place: &Place) -> Verdict {
     touch(maps, flow, &work.parsed, place);
     if flow.flags() & flow_flags::PENDING != 0 {
         return masquerade::masquerade(maps, work, flow, place);

@@ -7,8 +7,8 @@
 use crate::flow::Work;
 use crate::layout::{Address, FlowKey, Hook, address_flags, flow_flags};
 use crate::parse::{Fragment, IPV4, IPV6, Parsed, parse_quoted};
-use crate::rewrite::rewrite_address;
-use crate::{Maps, Packet};
+use crate::rewrite::{difference, rewrite_address};
+use crate::{Maps, Packet, Summed};
 
 /// Bytes of an ICMP header before what it quotes.
 const HEADER: u32 = 8;
@@ -130,14 +130,11 @@ fn change(
         &outer_old,
         address,
         covers_outer,
-        false,
     ) && quoted_address(packet, quoted, quoted_field, &quoted_old, address, checksum)
-        && packet.replace_checksum(
+        && packet.adjust_checksum(
             checksum,
-            u32::from(quoted_port),
-            u32::from(port),
-            2,
-            false,
+            difference(&[u32::from(quoted_port)], &[u32::from(port)]),
+            Summed::Payload,
             false,
         )
         && packet.store(quoted.transport + quoted_field * 2, &port.to_ne_bytes())
@@ -155,8 +152,10 @@ fn quoted_address(
     checksum: u32,
 ) -> bool {
     if quoted.is_v4() {
-        return rewrite_address(packet, quoted, field, old, new, None, false);
+        return rewrite_address(packet, quoted, field, old, new, None);
     }
-    packet.replace_address_checksum(checksum, &old.words(), &new.words(), false)
+    // These stand in the payload of the error, not in its pseudo-header.
+    let change = difference(&old.words(), &new.words());
+    packet.adjust_checksum(checksum, change, Summed::Payload, false)
         && packet.store_words(quoted.ip + 8 + field * 16, &new.words())
 }

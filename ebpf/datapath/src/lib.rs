@@ -41,4 +41,4 @@ pub mod socket;
 pub mod table;
 
 pub use maps::{FlowRef, Insert, Maps, Refusal};
-pub use packet::Packet;
+pub use packet::{Packet, Summed};

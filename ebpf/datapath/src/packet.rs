@@ -1,3 +1,15 @@
+/// What changed of what a checksum covers: where the device still has to compute it, its field
+/// already holds the sum of the addresses, and of nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Summed {
+    /// IPv4 addresses of the pseudo-header.
+    AddressesV4,
+    /// IPv6 addresses of the pseudo-header.
+    AddressesV6,
+    /// What stands behind the IP header.
+    Payload,
+}
+
 /// Bytes of a packet that can be read and changed, counted from where the program found its
 /// start (the Ethernet header, or the IP header on devices without one).
 pub trait Packet {
@@ -20,27 +32,11 @@ pub trait Packet {
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool;
     /// As [`Packet::store`], for words.
     fn store_words<const N: usize>(&mut self, at: u32, words: &[u32; N]) -> bool;
-    /// Replaces a value of 2 or 4 bytes in the IPv4 header's checksum at `at`.
-    fn replace_ip_checksum(&mut self, at: u32, old: u32, new: u32, size: u32) -> bool;
-    /// Replaces a value of 2 or 4 bytes in a TCP, UDP or ICMP checksum at `at`. Part of the
-    /// pseudo-header: `pseudo`. UDP, where a checksum of zero means none: `udp`.
-    fn replace_checksum(
-        &mut self,
-        at: u32,
-        old: u32,
-        new: u32,
-        size: u32,
-        pseudo: bool,
-        udp: bool,
-    ) -> bool;
-    /// Replaces an IPv6 address of the pseudo-header in the checksum at `at`.
-    fn replace_address_checksum(
-        &mut self,
-        at: u32,
-        old: &[u32; 4],
-        new: &[u32; 4],
-        udp: bool,
-    ) -> bool;
+    /// Adds a [`difference`](crate::rewrite::difference) to the IPv4 header's checksum at `at`.
+    fn adjust_ip_checksum(&mut self, at: u32, difference: u32) -> bool;
+    /// Adds a [`difference`](crate::rewrite::difference) to a TCP, UDP or ICMP checksum at `at`.
+    /// UDP, where a checksum of zero means none: `udp`.
+    fn adjust_checksum(&mut self, at: u32, difference: u32, of: Summed, udp: bool) -> bool;
     /// The length of the whole packet, from where it starts.
     fn len(&self) -> u32;
     /// Whether it has no bytes at all.

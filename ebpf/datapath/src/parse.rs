@@ -12,12 +12,15 @@ pub const IPV6: u16 = 0x86dd;
 /// the most; senders of more have something else in mind.
 const EXTENSIONS_MAX: usize = 6;
 
-/// Where in a TCP header its flags stand.
-const TCP_FLAGS_AT: u32 = 13;
+/// Where in a TCP header its length and, behind it, its flags stand.
+const TCP_LENGTH_AT: u32 = 12;
 const TCP_FIN: u8 = 1;
 const TCP_SYN: u8 = 1 << 1;
 const TCP_RST: u8 = 1 << 2;
 const TCP_ACK: u8 = 1 << 4;
+
+/// All but the version in the first word of an IPv6 header.
+const TRAFFIC_V6: u32 = 0x0fff_ffff_u32.to_be();
 
 /// Which part of a datagram a packet is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,10 +56,16 @@ pub struct Parsed {
     pub protocol: u8,
     /// TCP's flags.
     pub tcp_flags: u8,
+    /// TTL, or hop limit: how many more routers may forward it.
+    pub hops: u8,
+    /// Bytes of a TCP header with its options; 0 for anything else.
+    pub tcp_bytes: u8,
     /// Which part of a datagram this is.
     pub fragment: Fragment,
     /// The datagram's id, where it is in parts.
     pub id: u32,
+    /// TOS of IPv4; traffic class and flow label of IPv6, as they stand in its first word.
+    pub traffic: u32,
 }
 
 impl Parsed {
@@ -99,6 +108,14 @@ impl Parsed {
         }
     }
 
+    /// Neither IPv4 options nor IPv6 extension headers stand before the transport header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        let usual = if self.is_v4() { 20 } else { 40 };
+        self.transport == self.ip + usual
+    }
+
     /// A protocol with ports.
     #[inline(always)]
     #[must_use]
@@ -120,13 +137,13 @@ pub fn parse(packet: &impl Packet, ip: u32, ethertype: u16, parsed: &mut Parsed)
     if parsed.transport == usual {
         set_ports(parsed, packet.load_fixed(usual)?);
         if parsed.protocol == TCP {
-            [parsed.tcp_flags] = packet.load_fixed(usual + TCP_FLAGS_AT)?;
+            set_tcp(parsed, packet.load_fixed(usual + TCP_LENGTH_AT)?);
         }
         return Some(());
     }
     set_ports(parsed, packet.load(parsed.transport)?);
     if parsed.protocol == TCP {
-        [parsed.tcp_flags] = packet.load(parsed.transport + TCP_FLAGS_AT)?;
+        set_tcp(parsed, packet.load(parsed.transport + TCP_LENGTH_AT)?);
     }
     Some(())
 }
@@ -161,6 +178,7 @@ fn headers<const FIXED: bool>(
     parsed.source_port = 0;
     parsed.destination_port = 0;
     parsed.tcp_flags = 0;
+    parsed.tcp_bytes = 0;
     parsed.id = 0;
     match ethertype {
         IPV4 => ipv4::<FIXED>(packet, ip, parsed),
@@ -172,18 +190,20 @@ fn headers<const FIXED: bool>(
 #[inline(always)]
 fn ipv4<const FIXED: bool>(packet: &impl Packet, ip: u32, parsed: &mut Parsed) -> Option<()> {
     let [start, middle, end, source, destination] = words::<FIXED, 5>(packet, ip)?;
-    let [first, ..] = start.to_ne_bytes();
+    let [first, tos, ..] = start.to_ne_bytes();
     let header = u32::from(first & 0x0f) * 4;
     if first >> 4 != 4 || header < 20 {
         return None;
     }
     let [id0, id1, part0, part1] = middle.to_ne_bytes();
-    let [_, protocol, ..] = end.to_ne_bytes();
+    let [hops, protocol, ..] = end.to_ne_bytes();
     let part = u16::from_be_bytes([part0, part1]);
     parsed.transport = ip + header;
     parsed.source = Address::v4(source);
     parsed.destination = Address::v4(destination);
     parsed.protocol = protocol;
+    parsed.hops = hops;
+    parsed.traffic = u32::from(tos);
     parsed.fragment = fragment(part & 0x2000 != 0, part & 0x1fff);
     parsed.id = u32::from(u16::from_ne_bytes([id0, id1]));
     Some(())
@@ -201,7 +221,7 @@ const fn fragment(more: bool, offset: u16) -> Fragment {
 #[inline(always)]
 fn ipv6<const FIXED: bool>(packet: &impl Packet, ip: u32, parsed: &mut Parsed) -> Option<()> {
     let [start, middle] = words::<FIXED, 2>(packet, ip)?;
-    let ([first, ..], [_, _, next, _]) = (start.to_ne_bytes(), middle.to_ne_bytes());
+    let ([first, ..], [_, _, next, hops]) = (start.to_ne_bytes(), middle.to_ne_bytes());
     if first >> 4 != 6 {
         return None;
     }
@@ -209,6 +229,8 @@ fn ipv6<const FIXED: bool>(packet: &impl Packet, ip: u32, parsed: &mut Parsed) -
     parsed.source = Address(words::<FIXED, 4>(packet, ip + 8)?);
     parsed.destination = Address(words::<FIXED, 4>(packet, ip + 24)?);
     parsed.protocol = next;
+    parsed.hops = hops;
+    parsed.traffic = start & TRAFFIC_V6;
     parsed.fragment = Fragment::Whole;
     // `::ffff:0:0/96` must not stand in packets; taken for IPv4 it would mean another address.
     if parsed.source.is_v4() || parsed.destination.is_v4() {
@@ -256,4 +278,10 @@ fn words<const FIXED: bool, const N: usize>(packet: &impl Packet, at: u32) -> Op
 const fn set_ports(parsed: &mut Parsed, [s0, s1, d0, d1]: [u8; 4]) {
     parsed.source_port = u16::from_ne_bytes([s0, s1]);
     parsed.destination_port = u16::from_ne_bytes([d0, d1]);
+}
+
+#[inline(always)]
+const fn set_tcp(parsed: &mut Parsed, [length, flags]: [u8; 2]) {
+    parsed.tcp_bytes = (length >> 4) * 4;
+    parsed.tcp_flags = flags;
 }

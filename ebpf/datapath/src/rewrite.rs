@@ -1,55 +1,154 @@
-//! Changing a packet's source or destination, with all checksums that cover them.
+//! Changing a packet's addresses and ports, with all checksums that cover them.
 
-use crate::Packet;
-use crate::layout::{Address, Hook, SCTP, TCP, UDP};
+use crate::layout::{Address, SCTP, TCP, UDP};
 use crate::parse::{Fragment, Parsed};
+use crate::{Packet, Summed};
 
-/// Makes the destination (at ingress) or the source (at egress) of a packet `address` and
-/// `port`. False where the packet could not be changed; it must not go on then.
+/// An address and a port of a packet, as they are to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// The address.
+    pub address: Address,
+    /// The port, in network byte order.
+    pub port: u16,
+}
+
+/// Both ends of a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Who sends it.
+    pub source: Target,
+    /// Who gets it.
+    pub destination: Target,
+}
+
+impl Ends {
+    /// Takes over the ends of a packet.
+    #[inline(always)]
+    pub const fn set(&mut self, parsed: &Parsed) {
+        self.source.address = parsed.source;
+        self.source.port = parsed.source_port;
+        self.destination.address = parsed.destination;
+        self.destination.port = parsed.destination_port;
+    }
+}
+
+/// Gives a packet other ends. With `hop` it also counts one router on its way: its TTL (hop
+/// limit) must be at least 1. False where the packet could not be changed; it must not go on then.
+///
+/// `parsed` says where things are in the packet; the ends it has are `old`.
 #[inline(always)]
 pub fn rewrite(
     packet: &mut impl Packet,
     parsed: &Parsed,
-    hook: Hook,
-    address: &Address,
-    port: u16,
+    old: &Ends,
+    new: &Ends,
+    hop: bool,
 ) -> bool {
-    let (old_address, old_port, field) = match hook {
-        Hook::Ingress => (parsed.destination, parsed.destination_port, 1_u32),
-        Hook::Egress => (parsed.source, parsed.source_port, 0_u32),
-    };
     let has_header = parsed.fragment != Fragment::Later;
+    let ports = |ends: &Ends| u32::from(ends.source.port) << 16 | u32::from(ends.destination.port);
+    let (old_ports, new_ports) = (ports(old), ports(new));
+    let has_other_ports = has_header && old_ports != new_ports;
+    if has_other_ports && parsed.protocol == SCTP {
+        // Its checksum is a CRC over all of the payload, which no helper can update.
+        return false;
+    }
     let checksum = if has_header {
         checksum_offset(parsed)
     } else {
         None
     };
+    let in_header = if old.source.address.is_v4() {
+        rewrite_v4(packet, parsed, old, new, checksum, hop)
+    } else {
+        rewrite_v6(packet, parsed, old, new, checksum, hop)
+    };
+    if !in_header || !has_other_ports {
+        return in_header;
+    }
     let is_udp = parsed.protocol == UDP;
-    if !rewrite_address(
-        packet,
-        parsed,
-        field,
-        &old_address,
-        address,
-        checksum,
-        is_udp,
-    ) {
-        return false;
-    }
-    if !has_header || old_port == port {
-        return true;
-    }
-    if parsed.protocol == SCTP {
-        // Its checksum is a CRC over all of the payload, which no helper can update.
-        return false;
-    }
     let in_checksum = match checksum {
         Some(at) => {
-            packet.replace_checksum(at, u32::from(old_port), u32::from(port), 2, false, is_udp)
+            let change = difference(&[old_ports], &[new_ports]);
+            packet.adjust_checksum(at, change, Summed::Payload, is_udp)
         }
         None => true,
     };
-    in_checksum && packet.store(parsed.transport + field * 2, &port.to_ne_bytes())
+    let [s0, s1] = new.source.port.to_ne_bytes();
+    let [d0, d1] = new.destination.port.to_ne_bytes();
+    in_checksum && packet.store(parsed.transport, &[s0, s1, d0, d1])
+}
+
+/// Changes both addresses (and the TTL) in an IPv4 header.
+#[inline(always)]
+fn rewrite_v4(
+    packet: &mut impl Packet,
+    parsed: &Parsed,
+    old: &Ends,
+    new: &Ends,
+    checksum: Option<u32>,
+    hop: bool,
+) -> bool {
+    let words = |ends: &Ends| {
+        [
+            ends.source.address.v4_word(),
+            ends.destination.address.v4_word(),
+        ]
+    };
+    let (before, after) = (words(old), words(new));
+    let change = difference(&before, &after);
+    let mut in_header = change;
+    if hop {
+        let ttl = parsed.hops.saturating_sub(1);
+        let word = |hops: u8| u32::from(u16::from_ne_bytes([hops, parsed.protocol]));
+        in_header = add(change, difference(&[word(parsed.hops)], &[word(ttl)]));
+        if !packet.store(parsed.ip + 8, &[ttl]) {
+            return false;
+        }
+    }
+    if before == after {
+        return !hop || packet.adjust_ip_checksum(parsed.ip + 10, in_header);
+    }
+    let in_transport = match checksum {
+        Some(at) => packet.adjust_checksum(at, change, Summed::AddressesV4, parsed.protocol == UDP),
+        None => true,
+    };
+    in_transport
+        && packet.adjust_ip_checksum(parsed.ip + 10, in_header)
+        && packet.store_words(parsed.ip + 12, &after)
+}
+
+/// Changes both addresses (and the hop limit) in an IPv6 header.
+#[inline(always)]
+fn rewrite_v6(
+    packet: &mut impl Packet,
+    parsed: &Parsed,
+    old: &Ends,
+    new: &Ends,
+    checksum: Option<u32>,
+    hop: bool,
+) -> bool {
+    let is_udp = parsed.protocol == UDP;
+    if hop && !packet.store(parsed.ip + 7, &[parsed.hops.saturating_sub(1)]) {
+        return false;
+    }
+    let mut done = true;
+    for (from, to, at) in [
+        (&old.source.address, &new.source.address, 8),
+        (&old.destination.address, &new.destination.address, 24),
+    ] {
+        if from != to {
+            let in_transport = match checksum {
+                Some(at) => {
+                    let change = difference(&from.words(), &to.words());
+                    packet.adjust_checksum(at, change, Summed::AddressesV6, is_udp)
+                }
+                None => true,
+            };
+            done &= in_transport && packet.store_words(parsed.ip + at, &to.words());
+        }
+    }
+    done
 }
 
 /// Where the checksum that covers addresses and ports stands; `None` for SCTP, whose does not,
@@ -73,24 +172,48 @@ pub(crate) fn rewrite_address(
     old: &Address,
     new: &Address,
     checksum: Option<u32>,
-    is_udp: bool,
 ) -> bool {
     if old == new {
         return true;
     }
     if old.is_v4() {
-        let (from, to) = (old.v4_word(), new.v4_word());
+        let change = difference(&[old.v4_word()], &[new.v4_word()]);
         let in_transport = match checksum {
-            Some(at) => packet.replace_checksum(at, from, to, 4, true, is_udp),
+            Some(at) => packet.adjust_checksum(at, change, Summed::AddressesV4, false),
             None => true,
         };
         return in_transport
-            && packet.replace_ip_checksum(parsed.ip + 10, from, to, 4)
-            && packet.store(parsed.ip + 12 + field * 4, &to.to_ne_bytes());
+            && packet.adjust_ip_checksum(parsed.ip + 10, change)
+            && packet.store(parsed.ip + 12 + field * 4, &new.v4_word().to_ne_bytes());
     }
     let in_transport = match checksum {
-        Some(at) => packet.replace_address_checksum(at, &old.words(), &new.words(), is_udp),
+        Some(at) => {
+            let change = difference(&old.words(), &new.words());
+            packet.adjust_checksum(at, change, Summed::AddressesV6, false)
+        }
         None => true,
     };
     in_transport && packet.store_words(parsed.ip + 8 + field * 16, &new.words())
+}
+
+/// By how much a checksum changes, in one's complement, where what it covers had the words `old`
+/// and has `new` in their place. Words are as they stand in memory.
+#[inline(always)]
+#[must_use]
+pub fn difference<const N: usize>(old: &[u32; N], new: &[u32; N]) -> u32 {
+    let mut sum = 0;
+    for word in old {
+        sum = add(sum, !*word);
+    }
+    for word in new {
+        sum = add(sum, *word);
+    }
+    sum
+}
+
+/// Adds in one's complement.
+#[inline(always)]
+const fn add(left: u32, right: u32) -> u32 {
+    let (sum, carry) = left.overflowing_add(right);
+    if carry { sum + 1 } else { sum }
 }

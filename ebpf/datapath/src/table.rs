@@ -19,7 +19,7 @@ use std::vec::Vec;
 use arena::Arena;
 use slots::Slots;
 
-use crate::flow::{Place, Verdict, Work, egress, ingress};
+use crate::flow::{Place, Routes, Through, Verdict, Work, arrive, egress, ingress, leave};
 use crate::layout::{
     Address, AffinityKey, AffinityValue, Counters, Device, Endpoint, FlowKey, FlowValue,
     FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook, Kind, Settings, SettingsPorts, limits,
@@ -236,7 +236,44 @@ impl Table {
         match verdict {
             Verdict::Pass => true,
             Verdict::Drop => false,
-            Verdict::Rewrite => rewrite(packet, &work.parsed, hook, &work.to.address, work.to.port),
+            Verdict::Rewrite => {
+                work.set_ends(hook);
+                rewrite(packet, &work.parsed, &work.old, &work.new, false)
+            }
+        }
+    }
+
+    /// The device that [`Table::forward`] has sent a packet out by last.
+    pub fn sent_by(&self) -> u32 {
+        self.work.borrow().device
+    }
+
+    /// What the kernel's program at a device with an Ethernet header does with a packet that comes
+    /// in, where it may send it on.
+    pub fn forward(&self, packet: &mut Bytes, device: u32, routes: &mut impl Routes) -> Through {
+        let work = &mut *self.work.borrow_mut();
+        if parse(packet, packet.ip, packet.ethertype, &mut work.parsed).is_none() {
+            return Through::Pass;
+        }
+        if work.parsed.is_icmp() {
+            return match icmp::translate(self, packet, work, Hook::Ingress) {
+                icmp::Outcome::Pass => Through::Pass,
+                icmp::Outcome::Drop => Through::Drop,
+            };
+        }
+        let bytes = packet.len().saturating_sub(packet.ip);
+        let place = Place { device, bytes };
+        arrive(self, work, &place);
+        leave(self, Some(routes), work, &place);
+        let is_sent = match work.through {
+            Through::Pass | Through::Drop => return work.through,
+            Through::Rewrite => false,
+            Through::Send | Through::HandOver => true,
+        };
+        if rewrite(packet, &work.parsed, &work.old, &work.new, is_sent) {
+            work.through
+        } else {
+            Through::Drop
         }
     }
 }

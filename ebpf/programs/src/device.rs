@@ -3,19 +3,22 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use switchyard_datapath::Packet;
-use switchyard_datapath::flow::{Place, Verdict, egress, ingress};
+use switchyard_datapath::flow::{Place, Through, Verdict, Work, arrive, egress, leave};
 use switchyard_datapath::icmp;
 use switchyard_datapath::layout::Hook;
 use switchyard_datapath::parse::parse;
 use switchyard_datapath::rewrite::rewrite;
 
+use crate::globals::forwards;
 use crate::maps::{KernelMaps, WORK};
+use crate::route::Road;
 use crate::skb::Skb;
 
 /// The next program of the device, or the stack.
 const NEXT: i32 = -1;
-const SHOT: i32 = 2;
+pub(crate) const SHOT: i32 = 2;
+/// The packet is for this machine, by its link layer's address.
+const PACKET_HOST: u32 = 0;
 const ETHERNET: u32 = 14;
 
 #[classifier]
@@ -45,9 +48,7 @@ fn meet(context: &TcContext, hook: Hook, ip: u32) -> i32 {
     let (protocol, device) = unsafe { ((*context.skb.skb).protocol, (*context.skb.skb).ifindex) };
     let mut packet = Skb(context);
     let ethertype = u16::from_be(protocol as u16);
-    // SAFETY: packets are met with bottom halves off, one at a time on each CPU, and all bytes
-    // zero, as the memory starts, is a value.
-    let Some(work) = WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work }) else {
+    let Some(work) = work_of_this_cpu() else {
         return NEXT;
     };
     if parse(&packet, ip, ethertype, &mut work.parsed).is_none() {
@@ -60,24 +61,86 @@ fn meet(context: &TcContext, hook: Hook, ip: u32) -> i32 {
             icmp::Outcome::Drop => SHOT,
         };
     }
-    let place = Place {
-        device,
-        bytes: packet.len().saturating_sub(ip),
-    };
-    let verdict = match hook {
-        Hook::Ingress => ingress(&maps, work, &place),
-        Hook::Egress => egress(&maps, work, &place),
-    };
-    match verdict {
-        Verdict::Pass => NEXT,
-        Verdict::Drop => SHOT,
-        Verdict::Rewrite => {
-            let to = &work.to;
-            if rewrite(&mut packet, &work.parsed, hook, &to.address, to.port) {
-                NEXT
-            } else {
-                SHOT
-            }
+    match hook {
+        Hook::Ingress => {
+            arrive(&maps, work, &place(context, ip));
+            leave_or_stay(context, ip)
         }
+        Hook::Egress => match egress(&maps, work, &place(context, ip)) {
+            Verdict::Pass => NEXT,
+            Verdict::Drop => SHOT,
+            Verdict::Rewrite => {
+                work.set_ends(hook);
+                let is_done = rewrite(&mut packet, &work.parsed, &work.old, &work.new, false);
+                if is_done { NEXT } else { SHOT }
+            }
+        },
     }
+}
+
+/// Sends a packet that has arrived where it is to go. Everything is looked up anew: so it is to
+/// the verifier whatever it was before.
+#[inline(always)]
+fn leave_or_stay(context: &TcContext, ip: u32) -> i32 {
+    let Some(work) = work_of_this_cpu() else {
+        return SHOT;
+    };
+    let place = place(context, ip);
+    let maps = KernelMaps {
+        device: place.device,
+    };
+    let mut road = Road {
+        context,
+        device: place.device,
+    };
+    // Only what has a link layer's header can be sent out by another device that has one.
+    let may_forward = ip == ETHERNET && forwards() && is_for_us(context);
+    leave(&maps, may_forward.then_some(&mut road), work, &place);
+    finish(context, &road)
+}
+
+/// Changes and sends a packet as it was decided. The work is looked up anew here, too.
+#[inline(always)]
+fn finish(context: &TcContext, road: &Road<'_>) -> i32 {
+    let Some(work) = work_of_this_cpu() else {
+        return SHOT;
+    };
+    let is_sent = match work.through {
+        Through::Pass => return NEXT,
+        Through::Drop => return SHOT,
+        Through::Rewrite => false,
+        Through::Send | Through::HandOver => true,
+    };
+    let mut packet = Skb(context);
+    if !rewrite(&mut packet, &work.parsed, &work.old, &work.new, is_sent) {
+        return SHOT;
+    }
+    match work.through {
+        Through::Send => road.send(work.device),
+        Through::HandOver => road.hand_over(work.device),
+        _ => NEXT,
+    }
+}
+
+#[inline(always)]
+fn place(context: &TcContext, ip: u32) -> Place {
+    // SAFETY: fields of the kernel's context.
+    let (device, bytes) = unsafe { ((*context.skb.skb).ifindex, (*context.skb.skb).len) };
+    Place {
+        device,
+        bytes: bytes.saturating_sub(ip),
+    }
+}
+
+#[inline(always)]
+fn work_of_this_cpu<'a>() -> Option<&'a mut Work> {
+    // SAFETY: packets are met with bottom halves off, one at a time on each CPU, and all bytes
+    // zero, as the memory starts, is a value.
+    WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}
+
+#[inline(always)]
+fn is_for_us(context: &TcContext) -> bool {
+    // SAFETY: a field of the kernel's context.
+    unsafe { (*context.skb.skb).pkt_type == PACKET_HOST }
 }

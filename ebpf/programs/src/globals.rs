@@ -23,3 +23,13 @@ static HAS_COARSE_CLOCK: Global<u8> = Global::new(0);
 pub(crate) fn has_coarse_clock() -> bool {
     HAS_COARSE_CLOCK.load() != 0
 }
+
+/// Packets that would only be forwarded are sent on at once, past the stack.
+#[unsafe(no_mangle)]
+static FORWARDS: Global<u8> = Global::new(0);
+
+/// Whether [`FORWARDS`] was set.
+#[inline(always)]
+pub(crate) fn forwards() -> bool {
+    FORWARDS.load() != 0
+}

@@ -9,6 +9,7 @@
 mod device;
 mod globals;
 mod maps;
+mod route;
 mod skb;
 mod socket;
 

@@ -4,11 +4,10 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::{
-    bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes,
-    bpf_skb_store_bytes,
+    bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-use switchyard_datapath::Packet;
+use switchyard_datapath::{Packet, Summed};
 
 /// "Of an IPv6 address": without it a checksum that the device computed comes out wrong (Linux
 /// 6.16 and later stable kernels; older ones do not know the flag).
@@ -84,65 +83,26 @@ impl Packet for Skb<'_> {
     }
 
     #[inline(always)]
-    fn replace_ip_checksum(&mut self, at: u32, old: u32, new: u32, size: u32) -> bool {
+    fn adjust_ip_checksum(&mut self, at: u32, difference: u32) -> bool {
         // SAFETY: numbers only; the helper checks the offset.
-        unsafe {
-            bpf_l3_csum_replace(
-                self.0.skb.skb,
-                at,
-                u64::from(old),
-                u64::from(new),
-                u64::from(size),
-            ) == 0
-        }
+        unsafe { bpf_l3_csum_replace(self.0.skb.skb, at, 0, u64::from(difference), 0) == 0 }
     }
 
     #[inline(always)]
-    fn replace_checksum(
-        &mut self,
-        at: u32,
-        old: u32,
-        new: u32,
-        size: u32,
-        pseudo: bool,
-        udp: bool,
-    ) -> bool {
-        let mut flags = u64::from(size);
-        if pseudo {
+    fn adjust_checksum(&mut self, at: u32, difference: u32, of: Summed, udp: bool) -> bool {
+        let mut flags = 0;
+        if of != Summed::Payload {
             flags |= u64::from(BPF_F_PSEUDO_HDR);
         }
         if udp {
             flags |= u64::from(BPF_F_MARK_MANGLED_0);
         }
-        // SAFETY: numbers only; the helper checks the offset.
-        unsafe {
-            bpf_l4_csum_replace(self.0.skb.skb, at, u64::from(old), u64::from(new), flags) == 0
-        }
-    }
-
-    #[inline(always)]
-    fn replace_address_checksum(
-        &mut self,
-        at: u32,
-        old: &[u32; 4],
-        new: &[u32; 4],
-        udp: bool,
-    ) -> bool {
-        let (mut old, mut new) = (*old, *new);
-        // SAFETY: two buffers of 16 bytes.
-        let difference = unsafe { bpf_csum_diff(old.as_mut_ptr(), 16, new.as_mut_ptr(), 16, 0) };
-        let Ok(difference) = u64::try_from(difference) else {
-            return false;
-        };
-        let mut flags = u64::from(BPF_F_PSEUDO_HDR);
-        if udp {
-            flags |= u64::from(BPF_F_MARK_MANGLED_0);
-        }
+        let (skb, difference) = (self.0.skb.skb, u64::from(difference));
         // SAFETY: numbers only; the helper checks the offset, and refuses flags it does not know
         // before it changes anything.
         unsafe {
-            let skb = self.0.skb.skb;
-            bpf_l4_csum_replace(skb, at, 0, difference, flags | BPF_F_IPV6) == 0
+            (of == Summed::AddressesV6
+                && bpf_l4_csum_replace(skb, at, 0, difference, flags | BPF_F_IPV6) == 0)
                 || bpf_l4_csum_replace(skb, at, 0, difference, flags) == 0
         }
     }

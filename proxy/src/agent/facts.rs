@@ -62,6 +62,7 @@ impl Facts {
                 udp_stream: timeouts.udp_stream,
             },
             host_namespace_only: self.settings.ebpf.host_namespace_only,
+            forwarding: self.settings.ebpf.forwarding,
         }
     }
 }

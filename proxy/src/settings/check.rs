@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use switchyard_cluster::object::IpFamily;
 
 use super::{DetectLocal, Flags, ProxyMode, SettingError};
+use crate::backend::ebpf::Forwarding;
 use crate::plan::NodePortAddresses;
 
 /// Gathers what is wrong.
@@ -32,6 +33,14 @@ impl Check {
                 "iptables, ebpf or auto, all that this version has",
             );
             ProxyMode::Iptables
+        })
+    }
+
+    /// Who forwards translated packets.
+    pub(super) fn forwarding(&mut self, text: &str) -> Forwarding {
+        Forwarding::of(text).unwrap_or_else(|| {
+            self.wrong("--ebpf-forwarding", text, "stack or direct");
+            Forwarding::Stack
         })
     }
 

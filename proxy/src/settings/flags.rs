@@ -127,6 +127,10 @@ pub struct Flags {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     pub ebpf_host_namespace_only: bool,
+    /// Who forwards packets translated at devices (ebpf mode): `stack`, the kernel's own, or
+    /// `direct`, the programs themselves, past FORWARD rules and connection tracking
+    #[arg(long, value_name = "HOW", default_value = "stack")]
+    pub ebpf_forwarding: String,
     /// Flags that change nothing here.
     #[command(flatten)]
     pub unused: Unused,

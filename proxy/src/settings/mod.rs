@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::backend::ebpf::Forwarding;
 use crate::plan::NodePortAddresses;
 use check::Check;
 
@@ -64,6 +65,8 @@ pub struct EbpfSettings {
     pub bpf_root: PathBuf,
     /// Leave the sockets of pods alone.
     pub host_namespace_only: bool,
+    /// Who forwards translated packets.
+    pub forwarding: Forwarding,
 }
 
 /// Where the cluster is read from.
@@ -144,6 +147,7 @@ impl Settings {
                     .map(|path| check.absolute("--cgroup-root", path)),
                 bpf_root: check.absolute("--bpf-root", &flags.bpf_root),
                 host_namespace_only: flags.ebpf_host_namespace_only,
+                forwarding: check.forwarding(&flags.ebpf_forwarding),
             },
             source: match &flags.manifests {
                 Some(directory) => Source::Manifests(directory.clone()),

@@ -15,6 +15,8 @@ pub struct Backend {
     pub mode: &'static str,
     /// The iptables tool in its `PATH`; none: there is no program at all in its `PATH`.
     pub tool: Option<IptablesTool>,
+    /// Further flags that make it this backend.
+    pub flags: &'static [&'static str],
 }
 
 impl Backend {
@@ -23,18 +25,27 @@ impl Backend {
         name: "iptables over iptables-nft",
         mode: "iptables",
         tool: Some(IptablesTool::Nft),
+        flags: &[],
     };
     /// Rules in the kernel's x_tables.
     pub const IPTABLES_LEGACY: Self = Self {
         name: "iptables over iptables-legacy",
         mode: "iptables",
         tool: Some(IptablesTool::Legacy),
+        flags: &[],
     };
     /// Programs at the sockets of node1 and its pods, and at node1's devices.
     pub const EBPF: Self = Self {
         name: "ebpf",
         mode: "ebpf",
         tool: None,
+        flags: &[],
+    };
+    /// The same, past node1's own stack.
+    pub const EBPF_DIRECT: Self = Self {
+        name: "ebpf, direct",
+        flags: &["--ebpf-forwarding=direct"],
+        ..Self::EBPF
     };
 
     /// The backend that uses this tool.
@@ -47,7 +58,7 @@ impl Backend {
 
     /// Whether the sockets of node1 and its pods are translated, in place of their packets.
     pub fn is_at_the_socket(self) -> bool {
-        self == Self::EBPF
+        self.mode == "ebpf"
     }
 
     /// The usual proxy of node1 with this backend.
@@ -57,6 +68,7 @@ impl Backend {
     pub fn options(self, bed: &Testbed, manifests: &Path) -> Result<ProxyOptions> {
         let mut options = ProxyOptions::new(bed, manifests, self.mode)?;
         options.tool = self.tool;
+        options.flags = self.flags.iter().map(|flag| (*flag).to_owned()).collect();
         if self.tool.is_none() {
             let nothing = bed.work_dir().join("no-programs");
             std::fs::create_dir_all(&nothing)?;

@@ -286,7 +286,9 @@ impl<'a> CaseRunner<'a> {
 
     fn start_proxy(&mut self) -> Result<()> {
         let mut options = self.backend.options(self.bed, self.manifests.dir())?;
-        options.flags = vec!["--iptables-min-sync-period=0s".to_owned()];
+        options
+            .flags
+            .push("--iptables-min-sync-period=0s".to_owned());
         options.flags.extend(self.flags.iter().cloned());
         self.proxy = Some(Proxy::start(self.bed, options)?);
         Ok(())

@@ -58,6 +58,8 @@ enum Mode {
     /// No proxy, beside the baseline: the noise
     None,
     Ebpf,
+    /// ebpf with `--ebpf-forwarding=direct`
+    EbpfDirect,
     /// A table in the shape of the reference's nftables mode
     Nftables,
     IptablesNft,
@@ -69,6 +71,7 @@ impl Mode {
         match self {
             Self::None => Kind::Nothing,
             Self::Ebpf => Kind::Ebpf,
+            Self::EbpfDirect => Kind::EbpfDirect,
             Self::Nftables => Kind::NftablesShape,
             Self::IptablesNft => Kind::IptablesNft,
             Self::IptablesLegacy => Kind::IptablesLegacy,

@@ -132,6 +132,8 @@ pub struct Device {
 pub mod device_flags {
     /// Local pods are behind it (where pods are told by their device).
     pub const PODS: u32 = 1;
+    /// The other end is in another network namespace (veth): packets can be handed to it.
+    pub const PEER: u32 = 1 << 1;
 }
 
 /// A key of COUNTERS: an endpoint of a Service.

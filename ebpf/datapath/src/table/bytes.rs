@@ -1,7 +1,7 @@
 use std::vec::Vec;
 
-use crate::Packet;
 use crate::parse::{IPV4, IPV6};
+use crate::{Packet, Summed};
 
 /// Offsets that the kernel's helpers for checksums take, at most.
 const CHECKSUM_OFFSET_MAX: u32 = 0xffff;
@@ -124,32 +124,12 @@ impl Packet for Bytes {
         true
     }
 
-    fn replace_ip_checksum(&mut self, at: u32, old: u32, new: u32, size: u32) -> bool {
-        matches!(size, 2 | 4) && self.replace(at, |sum| fold(add(add(!old, new), !u32::from(sum))))
+    fn adjust_ip_checksum(&mut self, at: u32, difference: u32) -> bool {
+        self.replace(at, |sum| fold(add(difference, !u32::from(sum))))
     }
 
-    fn replace_checksum(
-        &mut self,
-        at: u32,
-        old: u32,
-        new: u32,
-        size: u32,
-        pseudo: bool,
-        udp: bool,
-    ) -> bool {
-        matches!(size, 2 | 4) && self.replace_by_difference(at, add(!old, new), pseudo, udp)
-    }
-
-    fn replace_address_checksum(
-        &mut self,
-        at: u32,
-        old: &[u32; 4],
-        new: &[u32; 4],
-        udp: bool,
-    ) -> bool {
-        let without = old.iter().fold(0, |sum, word| add(sum, !word));
-        let difference = new.iter().fold(without, |sum, word| add(sum, *word));
-        self.replace_by_difference(at, difference, true, udp)
+    fn adjust_checksum(&mut self, at: u32, difference: u32, of: Summed, udp: bool) -> bool {
+        self.replace_by_difference(at, difference, of != Summed::Payload, udp)
     }
 
     fn len(&self) -> u32 {

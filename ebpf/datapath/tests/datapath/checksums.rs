@@ -1,8 +1,9 @@
 //! The packet in memory itself: its checksums change as the kernel's helpers change them.
 
 use proptest::prelude::*;
-use switchyard_datapath::Packet;
+use switchyard_datapath::rewrite::difference;
 use switchyard_datapath::table::Bytes;
+use switchyard_datapath::{Packet, Summed};
 
 /// One's complement sum of 16-bit words, folded.
 fn sum(bytes: &[u8]) -> u16 {
@@ -35,21 +36,23 @@ proptest! {
         let mut packet = summed(bytes);
         let [old] = packet.load_words::<1>(4).unwrap();
         let changed = if is_ip {
-            packet.replace_ip_checksum(0, old, new, 4)
+            packet.adjust_ip_checksum(0, difference(&[old], &[new]))
         } else {
-            packet.replace_checksum(0, old, new, 4, true, false)
+            packet.adjust_checksum(0, difference(&[old], &[new]), Summed::AddressesV4, false)
         };
         prop_assert!(changed && packet.store_words(4, &[new]));
         prop_assert_eq!(sum(&packet.bytes), 0xffff);
 
         let old = u16::from_ne_bytes(packet.load(2).unwrap());
         let short = u16::from_ne_bytes(new.to_ne_bytes()[..2].try_into().unwrap());
-        prop_assert!(packet.replace_checksum(0, old.into(), short.into(), 2, false, false));
+        let change = difference(&[old.into()], &[short.into()]);
+        prop_assert!(packet.adjust_checksum(0, change, Summed::Payload, false));
         prop_assert!(packet.store(2, &short.to_ne_bytes()));
         prop_assert_eq!(sum(&packet.bytes), 0xffff);
 
         let old = packet.load_words(4).unwrap();
-        prop_assert!(packet.replace_address_checksum(0, &old, &words, false));
+        let change = difference(&old, &words);
+        prop_assert!(packet.adjust_checksum(0, change, Summed::AddressesV6, false));
         prop_assert!(packet.store_words(4, &words));
         prop_assert_eq!(sum(&packet.bytes), 0xffff);
     }
@@ -58,14 +61,15 @@ proptest! {
 #[test]
 fn a_udp_checksum_of_zero_means_none() {
     let mut packet = Bytes::plain(vec![0; 20]);
-    assert!(packet.replace_checksum(0, 1, 2, 2, false, true));
-    assert!(packet.replace_address_checksum(0, &[1; 4], &[2; 4], true));
+    assert!(packet.adjust_checksum(0, difference(&[1], &[2]), Summed::Payload, true));
+    assert!(packet.adjust_checksum(0, difference(&[1; 4], &[2; 4]), Summed::AddressesV6, true));
     assert_eq!(packet.bytes, [0; 20]);
     // One that comes out as zero is written as its other form; in TCP it may be zero.
     for (udp, expected) in [(true, [0xff, 0xff]), (false, [0, 0])] {
         let mut packet = Bytes::plain(vec![0xff, 0xfe, 0, 0]);
         let (old, new) = (0_u16.to_be(), 0xfffe_u16.to_be());
-        assert!(packet.replace_checksum(0, old.into(), new.into(), 2, false, udp));
+        let change = difference(&[u32::from(old)], &[u32::from(new)]);
+        assert!(packet.adjust_checksum(0, change, Summed::Payload, udp));
         assert_eq!(packet.bytes[..2], expected);
     }
 }
@@ -75,10 +79,11 @@ fn while_the_device_is_to_sum_up_only_the_pseudo_header_counts() {
     let mut packet = summed((0..20).collect());
     packet.is_partial = true;
     let before = packet.clone();
-    assert!(packet.replace_checksum(0, 1, 2, 2, false, false));
+    assert!(packet.adjust_checksum(0, difference(&[1], &[2]), Summed::Payload, false));
     assert_eq!(packet, before);
     let (old, new) = (u32::from(3_u16.to_be()), u32::from(5_u16.to_be()));
-    assert!(packet.replace_checksum(0, old, new, 4, true, false));
+    let change = difference(&[old], &[new]);
+    assert!(packet.adjust_checksum(0, change, Summed::AddressesV4, false));
     let [high, low] = packet.load(0).unwrap();
     let [old_high, old_low] = before.load(0).unwrap();
     let (new, old) = (
@@ -98,15 +103,17 @@ fn what_is_out_of_bounds_is_refused() {
     assert_eq!(packet.load_words::<2>(u32::MAX - 3), None);
     assert!(!packet.store(17, &[0; 4]));
     assert!(!packet.store_words(8, &[0; 4]));
-    assert!(!packet.replace_checksum(19, 0, 1, 2, false, false), "odd");
-    assert!(
-        !packet.replace_checksum(20, 0, 1, 2, false, false),
-        "behind the end"
-    );
-    assert!(
-        !packet.replace_checksum(2, 0, 1, 3, false, false),
-        "no size of a value"
-    );
+    for (at, why) in [
+        (19, "odd"),
+        (20, "behind the end"),
+        (0x1_0000, "beyond the helpers"),
+    ] {
+        assert!(
+            !packet.adjust_checksum(at, 1, Summed::Payload, false),
+            "{why}"
+        );
+        assert!(!packet.adjust_ip_checksum(at, 1), "{why}");
+    }
     assert_eq!(packet, before);
     assert_eq!((packet.len(), packet.is_empty()), (20, false));
 }

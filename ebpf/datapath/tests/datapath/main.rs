@@ -11,6 +11,7 @@ mod world;
 
 mod checksums;
 mod collisions;
+mod direct;
 mod flows;
 mod fragments;
 mod icmp;

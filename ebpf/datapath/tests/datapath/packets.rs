@@ -31,6 +31,8 @@ pub(crate) struct Build {
     pub(crate) extensions: Vec<(u8, u8)>,
     /// UDP over IPv4 may have none.
     pub(crate) has_checksum: bool,
+    /// TTL, or hop limit.
+    pub(crate) hops: u8,
 }
 
 impl Build {
@@ -44,6 +46,7 @@ impl Build {
             options: 0,
             extensions: Vec::new(),
             has_checksum: true,
+            hops: 64,
         }
     }
 
@@ -132,7 +135,7 @@ impl Build {
                 });
                 bytes.extend(id.to_be_bytes());
                 bytes.extend(offset.to_be_bytes());
-                bytes.extend([64, self.protocol, 0, 0]);
+                bytes.extend([self.hops, self.protocol, 0, 0]);
                 bytes.extend(from.octets());
                 bytes.extend(to.octets());
                 bytes.extend(std::iter::repeat_n(1, self.options * 4));
@@ -168,7 +171,7 @@ impl Build {
                 let mut bytes = vec![0x60, 0, 0, 0];
                 bytes.extend(u16::try_from(behind.len()).unwrap().to_be_bytes());
                 bytes.push(chain.first().map_or(self.protocol, |(kind, _)| *kind));
-                bytes.push(64);
+                bytes.push(self.hops);
                 bytes.extend(from.octets());
                 bytes.extend(to.octets());
                 bytes.extend(behind);

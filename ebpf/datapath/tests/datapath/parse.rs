@@ -25,6 +25,9 @@ fn garbage() -> Parsed {
         destination_port: 9,
         protocol: 9,
         tcp_flags: 9,
+        hops: 9,
+        tcp_bytes: 9,
+        traffic: 9,
         fragment: Fragment::Later,
         id: 9,
     }
@@ -43,6 +46,11 @@ fn check(build: &Build) {
     assert_eq!(u16::from_be(parsed.source_port), read.source.1);
     assert_eq!(u16::from_be(parsed.destination_port), read.destination.1);
     assert_eq!(parsed.protocol, build.protocol);
+    assert_eq!(parsed.hops, build.hops);
+    let tcp_bytes = if build.protocol == TCP { 20 } else { 0 };
+    assert_eq!(parsed.tcp_bytes, tcp_bytes);
+    let is_plain = build.options == 0 && build.extensions.is_empty();
+    assert_eq!(parsed.is_plain(), is_plain);
     assert_eq!(parsed.fragment, Fragment::Whole);
     let flags = if build.protocol == TCP {
         build.tcp_flags

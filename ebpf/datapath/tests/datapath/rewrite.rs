@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 use switchyard_datapath::layout::{Address, Hook, SCTP, TCP, UDP};
 use switchyard_datapath::parse::{Fragment, IPV4, IPV6, Parsed, parse};
-use switchyard_datapath::rewrite::rewrite;
+use switchyard_datapath::rewrite::{Ends, Target, rewrite};
 use switchyard_datapath::table::Bytes;
 
 use crate::packets::{Build, Read, finish, join, pseudo_sum, verify, verify_ip};
@@ -63,6 +63,13 @@ prop_compose! {
     }
 }
 
+fn target((address, port): (IpAddr, u16)) -> Target {
+    Target {
+        address: Address::from(address),
+        port: port.to_be(),
+    }
+}
+
 /// Rewrites one end; `None` if that can't be.
 fn changed(bytes: &[u8], hook: Hook, to: (IpAddr, u16)) -> Option<Vec<u8>> {
     let mut packet = Bytes::plain(bytes.to_vec());
@@ -77,7 +84,15 @@ fn changed_in_place(packet: &mut Bytes, hook: Hook, to: (IpAddr, u16)) -> bool {
         parsed.source_port = 1;
         parsed.destination_port = 2;
     }
-    rewrite(packet, &parsed, hook, &Address::from(to.0), to.1.to_be())
+    let to = target(to);
+    let mut old = Ends::default();
+    old.set(&parsed);
+    let mut new = old;
+    match hook {
+        Hook::Ingress => new.destination = to,
+        Hook::Egress => new.source = to,
+    }
+    rewrite(packet, &parsed, &old, &new, false)
 }
 
 /// Where the packet's checksums stand.
@@ -146,6 +161,29 @@ proptest! {
             assert_same(&back, &before);
             verify(&back);
         }
+    }
+
+    /// Both ends at once, and a hop further: what is sent on past the stack.
+    #[test]
+    fn both_ends_and_a_hop_are_right_too(build in packet(), ends in (end(), end()), hops in 2_u8..) {
+        let is_v4 = build.source.0.is_ipv4();
+        let (source, destination) = (ends.0.at(is_v4), ends.1.at(is_v4));
+        let mut build = build;
+        build.hops = hops;
+        let mut packet = Bytes::plain(build.whole());
+        let mut parsed = Parsed::default();
+        parse(&packet, packet.ip, packet.ethertype, &mut parsed).unwrap();
+        let (mut old, mut new) = (Ends::default(), Ends::default());
+        old.set(&parsed);
+        prop_assert_eq!(old.source, target(build.source));
+        new.source = target(source);
+        new.destination = target(destination);
+        prop_assert!(rewrite(&mut packet, &parsed, &old, &new, true));
+        verify(&packet.bytes);
+        let mut expected = build;
+        (expected.source, expected.destination) = (source, destination);
+        expected.hops -= 1;
+        assert_same(&packet.bytes, &expected.whole());
     }
 
     #[test]

@@ -23,6 +23,30 @@ pub struct Config {
     pub conntrack: ConntrackTimeouts,
     /// Sockets of pods are left alone; their traffic is translated at their devices.
     pub host_namespace_only: bool,
+    /// Who forwards packets that were translated at devices.
+    pub forwarding: Forwarding,
+}
+
+/// Who forwards packets that were translated at devices, where they are not for the node itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarding {
+    /// The kernel's stack, with its FORWARD rules and connection tracking.
+    #[default]
+    Stack,
+    /// The programs themselves, by the kernel's routes, past all that.
+    Direct,
+}
+
+impl Forwarding {
+    /// From its name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        match name {
+            "stack" => Some(Self::Stack),
+            "direct" => Some(Self::Direct),
+            _ => None,
+        }
+    }
 }
 
 /// How long a flow may be idle before it is forgotten; zero is the backend's own default.

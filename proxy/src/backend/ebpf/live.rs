@@ -9,6 +9,7 @@ use super::Config;
 use super::EbpfError;
 use super::arena::Run;
 use super::compile::{Compiled, compile};
+use super::config::Forwarding;
 use super::events::Events;
 use super::features::Features;
 use super::identities::Identities;
@@ -65,8 +66,14 @@ impl From<EbpfError> for StepError {
 
 impl Live {
     /// Loads a set with room for `needed`; its maps are empty, and its programs nowhere.
-    pub(super) fn load(pins: &Pins, needed: Sizes, features: &Features) -> Result<Self, EbpfError> {
-        let (mut loaded, tables) = Loaded::load(pins, Sizes::for_need(needed), features)?;
+    pub(super) fn load(
+        pins: &Pins,
+        needed: Sizes,
+        features: &Features,
+        forwarding: Forwarding,
+    ) -> Result<Self, EbpfError> {
+        let sizes = Sizes::for_need(needed);
+        let (mut loaded, tables) = Loaded::load(pins, sizes, features, forwarding)?;
         let names = [&SOCKET_PROGRAMS[..], &ETHERNET_PROGRAMS[..]].concat();
         loaded.verify(&names)?;
         let events = Events::of(loaded.events()?);

@@ -58,7 +58,7 @@ use crate::devices::Devices;
 use crate::plan::{PlanChange, PlanId, ServicePlan};
 
 pub use cleanup::cleanup;
-pub use config::{Config, ConntrackTimeouts, Paths};
+pub use config::{Config, ConntrackTimeouts, Forwarding, Paths};
 pub use error::EbpfError;
 pub use features::{Features, Missing, probe};
 pub use housekeeping::{DropReason, Housekeeping, MapLevel, MapName, ServiceTotals};
@@ -154,7 +154,7 @@ impl Ebpf {
                  ECONNREFUSED"
             );
         }
-        let spare = Live::load(&pins, USUAL, &features)?;
+        let spare = Live::load(&pins, USUAL, &features, config.forwarding)?;
         Ok(Self {
             attached: Attached::none(paths.cgroup_root, pins.clone(), features.tcx),
             config,
@@ -372,7 +372,7 @@ impl Ebpf {
         let needed = needs(self.shared.as_ref().map(|shared| &shared.identities));
         let mut live = match self.spare.take() {
             Some(spare) if spare.tables.sizes().hold(&needed) => spare,
-            _ => Live::load(&self.pins, needed, &self.features)?,
+            _ => Live::load(&self.pins, needed, &self.features, self.config.forwarding)?,
         };
         let shared = match &mut self.shared {
             Some(shared) => shared,
@@ -381,7 +381,7 @@ impl Ebpf {
         // Indexes of an earlier run may be higher than there are Services.
         let needed = needs(Some(&shared.identities));
         if !live.tables.sizes().hold(&needed) {
-            live = Live::load(&self.pins, needed, &self.features)?;
+            live = Live::load(&self.pins, needed, &self.features, self.config.forwarding)?;
         }
         let filled = live
             .write_settings(&self.config, self.host_cookie)

@@ -138,10 +138,19 @@ pub(super) fn devices(config: &Config) -> HashMap<u32, Device> {
                 LocalDetector::Bridge(name) => *device.name == **name,
                 LocalDetector::InterfacePrefix(prefix) => device.name.starts_with(&**prefix),
             };
+            let mut flags = 0;
+            for (flag, is_set) in [
+                (device_flags::PODS, has_pods),
+                (device_flags::PEER, device.has_far_peer),
+            ] {
+                if is_set {
+                    flags |= flag;
+                }
+            }
             let device_facts = Device {
                 masquerade_v4: address(IpFamily::V4),
                 masquerade_v6: address(IpFamily::V6),
-                flags: if has_pods { device_flags::PODS } else { 0 },
+                flags,
                 reserved: 0,
             };
             (device.index, device_facts)

@@ -11,6 +11,7 @@ use switchyard_datapath::layout::{
 };
 
 use super::EbpfError;
+use super::config::Forwarding;
 use super::features::Features;
 use super::pins::{Expected, Pins};
 use super::tables::{Sizes, Tables, take};
@@ -109,6 +110,7 @@ impl Loaded {
         pins: &Pins,
         sizes: Sizes,
         features: &Features,
+        forwarding: Forwarding,
     ) -> Result<(Self, Tables), EbpfError> {
         let paths = SHARED
             .iter()
@@ -116,11 +118,13 @@ impl Loaded {
             .collect::<Result<Vec<_>, EbpfError>>()?;
         let has_set_retval = u8::from(features.set_retval);
         let has_coarse_clock = u8::from(features.coarse_clock);
+        let forwards = u8::from(forwarding == Forwarding::Direct);
         let mut loader = EbpfLoader::new();
         loader
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("HAS_SET_RETVAL", &has_set_retval, true)
             .override_global("HAS_COARSE_CLOCK", &has_coarse_clock, true)
+            .override_global("FORWARDS", &forwards, true)
             .map_max_entries(map_names::WORDS, sizes.services)
             .map_max_entries(map_names::SLOTS, sizes.slots)
             .map_max_entries(map_names::FRONTENDS, sizes.frontends)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use switchyard_cluster::object::IpFamily;
 
-use super::super::{Config, ConntrackTimeouts, Ebpf, Paths, cleanup};
+use super::super::{Config, ConntrackTimeouts, Ebpf, Forwarding, Paths, cleanup};
 use crate::addresses::{AddressInfo, Scope};
 use crate::plan::generated::{Generated, NODE_ADDRESSES};
 use crate::plan::{
@@ -106,6 +106,7 @@ pub(super) fn config(node: &NodeContext) -> Config {
         devices: Arc::default(),
         conntrack: ConntrackTimeouts::default(),
         host_namespace_only: false,
+        forwarding: Forwarding::Stack,
     }
 }
 

@@ -11,7 +11,7 @@ use switchyard_datapath::table::{Table, TableSocket};
 
 use super::super::compile::{compile, protocol_number};
 use super::super::slot::Slot;
-use super::super::{Config, ConntrackTimeouts, node};
+use super::super::{Config, ConntrackTimeouts, Forwarding, node};
 use super::packet::{build, read};
 use crate::addresses::{AddressInfo, Scope};
 use crate::devices::{Device, LinkLayer};
@@ -84,6 +84,7 @@ fn config(node: &NodeContext, host_only: bool) -> Config {
         name: name.into(),
         link_layer: LinkLayer::Ethernet,
         is_up: true,
+        has_far_peer: false,
     });
     Config {
         node: node.clone(),
@@ -92,6 +93,7 @@ fn config(node: &NodeContext, host_only: bool) -> Config {
         devices: Arc::new(devices.into_iter().collect()),
         conntrack: ConntrackTimeouts::default(),
         host_namespace_only: host_only,
+        forwarding: Forwarding::Stack,
     }
 }
 
