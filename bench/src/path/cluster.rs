@@ -28,17 +28,20 @@ pub(super) enum Measured {
     Here,
     /// The same, with `externalTrafficPolicy: Local`.
     HereLocal,
+    /// Its endpoint is a pod of node1 with a device of its own there, not behind the bridge.
+    HereVeth,
     /// Its endpoint is a pod of node2.
     There,
 }
 
 impl Measured {
-    pub(super) const ALL: [Self; 3] = [Self::Here, Self::HereLocal, Self::There];
+    pub(super) const ALL: [Self; 4] = [Self::Here, Self::HereLocal, Self::HereVeth, Self::There];
 
     /// The pod that is its endpoint.
     pub(super) const fn pod(self) -> Place {
         match self {
             Self::Here | Self::HereLocal => Place::Pod11,
+            Self::HereVeth => Place::Pod12,
             Self::There => Place::Pod21,
         }
     }
@@ -51,7 +54,8 @@ impl Measured {
         let offset = match self {
             Self::Here => 0,
             Self::HereLocal => 1,
-            Self::There => 2,
+            Self::HereVeth => 2,
+            Self::There => 3,
         };
         // Far from the last address: it can't overflow.
         Ipv4Addr::from(u32::from(FIRST_MEASURED) + offset)
@@ -61,7 +65,8 @@ impl Measured {
         match self {
             Self::Here => 30_001,
             Self::HereLocal => 30_002,
-            Self::There => 30_003,
+            Self::HereVeth => 30_003,
+            Self::There => 30_004,
         }
     }
 
@@ -69,6 +74,7 @@ impl Measured {
         match self {
             Self::Here => "here",
             Self::HereLocal => "here-local",
+            Self::HereVeth => "here-veth",
             Self::There => "there",
         }
     }
@@ -258,7 +264,7 @@ mod tests {
             let names: Vec<&str> = all.iter().map(|service| service.name.as_str()).collect();
             assert!(names.is_sorted(), "{names:?}");
             let first = all.iter().position(|s| s.measured.is_some()).unwrap();
-            assert_eq!(first, (count - 4) / 2);
+            assert_eq!(first, (count - 5) / 2);
         }
     }
 
@@ -271,7 +277,7 @@ mod tests {
         let endpoints: Vec<_> = plain.flat_map(|service| &service.endpoints).collect();
         let distinct: BTreeSet<_> = endpoints.iter().map(|endpoint| endpoint.address).collect();
         assert_eq!(distinct.len(), endpoints.len());
-        assert_eq!(endpoints.len(), 996 * 3 / 2);
+        assert_eq!(endpoints.len(), 995 / 2 * 3 + 1);
     }
 
     #[test]
@@ -281,7 +287,7 @@ mod tests {
             let typed = objects.iter().filter(|o| o["spec"]["type"] == kind);
             typed.count()
         };
-        assert_eq!((of_type("NodePort"), of_type("ClusterIP")), (3, 7));
+        assert_eq!((of_type("NodePort"), of_type("ClusterIP")), (4, 6));
         assert!(services(9).is_err());
     }
 }

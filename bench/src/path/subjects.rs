@@ -121,7 +121,8 @@ impl Bed {
         for side in [Side::Here, Side::There] {
             testbed.serve(side.place(), Protocol::Tcp, side.endpoint())?;
         }
-        let endpoints = [Measured::Here, Measured::There].map(|it| (it.pod(), it.endpoint()));
+        let endpoints = [Measured::Here, Measured::HereVeth, Measured::There]
+            .map(|it| (it.pod(), it.endpoint()));
         let servers = Servers::start(&testbed, &endpoints, cpu)?;
         let mut bpf = None;
         let (agent, programming) = match kind {

@@ -20,17 +20,20 @@ pub(super) enum Way {
     NodePortHere,
     /// The same, with `externalTrafficPolicy: Local`.
     NodePortHereLocal,
+    /// From outside to a node port whose endpoint is on that node, with a device of its own.
+    NodePortHereVeth,
     /// From outside to a node port whose endpoint is on another node.
     NodePortThere,
 }
 
 impl Way {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::PodDirect,
         Self::ClusterIpHere,
         Self::ClusterIpThere,
         Self::NodePortHere,
         Self::NodePortHereLocal,
+        Self::NodePortHereVeth,
         Self::NodePortThere,
     ];
 
@@ -38,7 +41,10 @@ impl Way {
     pub(super) const fn client(self) -> Place {
         match self {
             Self::PodDirect | Self::ClusterIpHere | Self::ClusterIpThere => Place::Pod12,
-            Self::NodePortHere | Self::NodePortHereLocal | Self::NodePortThere => Place::Client,
+            Self::NodePortHere
+            | Self::NodePortHereLocal
+            | Self::NodePortHereVeth
+            | Self::NodePortThere => Place::Client,
         }
     }
 
@@ -46,6 +52,7 @@ impl Way {
         match self {
             Self::PodDirect | Self::ClusterIpHere | Self::NodePortHere => Measured::Here,
             Self::NodePortHereLocal => Measured::HereLocal,
+            Self::NodePortHereVeth => Measured::HereVeth,
             Self::ClusterIpThere | Self::NodePortThere => Measured::There,
         }
     }
@@ -63,7 +70,10 @@ impl Way {
             Self::ClusterIpHere | Self::ClusterIpThere => {
                 SocketAddr::new(IpAddr::V4(service.cluster_ip()), SERVICE_PORT)
             }
-            Self::NodePortHere | Self::NodePortHereLocal | Self::NodePortThere => {
+            Self::NodePortHere
+            | Self::NodePortHereLocal
+            | Self::NodePortHereVeth
+            | Self::NodePortThere => {
                 SocketAddr::new(Place::Node1.address(Family::IPv4), service.node_port())
             }
         }
@@ -77,6 +87,7 @@ impl fmt::Display for Way {
             Self::ClusterIpHere => "pod → ClusterIP, endpoint here",
             Self::ClusterIpThere => "pod → ClusterIP, endpoint on another node",
             Self::NodePortHere => "outside → node port, endpoint here",
+            Self::NodePortHereVeth => "outside → node port, endpoint here, not behind the bridge",
             Self::NodePortHereLocal => "outside → node port, policy Local",
             Self::NodePortThere => "outside → node port, endpoint on another node",
         })

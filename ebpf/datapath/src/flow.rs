@@ -77,6 +77,8 @@ pub struct Work {
     pub(crate) value: FlowValue,
     /// The datagram of a fragment.
     fragment: FragmentKey,
+    /// It has arrived, and no entry at egress can be about it.
+    is_unmasked: bool,
     /// What came out of its arrival.
     arrived: Verdict,
     /// What becomes of it.
@@ -127,6 +129,7 @@ impl Default for Noted {
 #[inline(always)]
 pub fn ingress(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
     work.noted = Noted::default();
+    work.is_unmasked = false;
     let verdict = come_in(maps, work, place);
     tell(maps, work);
     verdict
@@ -155,6 +158,7 @@ fn come_in(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
             || (work.parsed.is_syn() && open::is_over(maps, work, flow));
         if !again {
             touch(maps, flow, &work.parsed, place);
+            work.is_unmasked = flow.flags() & flow_flags::UNMASKED != 0;
             let (address, port) = flow.target();
             return rewrite(&mut work.to, &address, port);
         }

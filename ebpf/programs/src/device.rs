@@ -44,6 +44,9 @@ fn out_plain(context: TcContext) -> i32 {
 /// Translates a packet; what is malformed or none of ours goes on untouched.
 #[inline(always)]
 fn meet(context: &TcContext, hook: Hook, ip: u32) -> i32 {
+    if hook == Hook::Egress && was_sent(context) {
+        return NEXT;
+    }
     // SAFETY: fields of the kernel's context.
     let (protocol, device) = unsafe { ((*context.skb.skb).protocol, (*context.skb.skb).ifindex) };
     let mut packet = Skb(context);
@@ -116,7 +119,10 @@ fn finish(context: &TcContext, road: &Road<'_>) -> i32 {
         return SHOT;
     }
     match work.through {
-        Through::Send => road.send(work.device),
+        Through::Send => {
+            mark_sent(context, SENT);
+            road.send(work.device)
+        }
         Through::HandOver => road.hand_over(work.device),
         _ => NEXT,
     }
@@ -137,6 +143,29 @@ fn work_of_this_cpu<'a>() -> Option<&'a mut Work> {
     // SAFETY: packets are met with bottom halves off, one at a time on each CPU, and all bytes
     // zero, as the memory starts, is a value.
     WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}
+
+/// What was sent on by the program where it came in is done with. It is told by a field of the
+/// packet that classful queues set and read, which packets come to only behind this hook.
+const SENT: u32 = 0x5379;
+
+#[inline(always)]
+fn mark_sent(context: &TcContext, value: u32) {
+    // SAFETY: a field of the kernel's context that programs here may write.
+    unsafe { (*context.skb.skb).tc_index = value };
+}
+
+#[inline(always)]
+fn was_sent(context: &TcContext) -> bool {
+    if !forwards() {
+        return false;
+    }
+    // SAFETY: a field of the kernel's context.
+    let was_sent = unsafe { (*context.skb.skb).tc_index } == SENT;
+    if was_sent {
+        mark_sent(context, 0);
+    }
+    was_sent
 }
 
 #[inline(always)]

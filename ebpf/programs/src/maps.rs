@@ -37,8 +37,7 @@ static DEVICES: HashMap<u32, Device> =
 
 // These outlive the agent, pinned.
 #[map]
-static FLOWS: HashMap<FlowKey, FlowValue> =
-    HashMap::with_max_entries(limits::FLOW_ENTRIES_MAX, BPF_F_NO_PREALLOC);
+static FLOWS: HashMap<FlowKey, FlowValue> = HashMap::with_max_entries(limits::FLOW_ENTRIES_MAX, 0);
 #[map]
 static AFFINITY: HashMap<AffinityKey, AffinityValue> =
     HashMap::with_max_entries(limits::AFFINITY_ENTRIES_MAX, BPF_F_NO_PREALLOC);

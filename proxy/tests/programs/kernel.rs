@@ -43,16 +43,19 @@ pub(crate) struct Kernel {
     object: Ebpf,
 }
 
-/// The object with its maps in the kernel; of its programs none is yet.
-pub(crate) fn open(has_set_retval: bool) -> Ebpf {
+/// The object with its maps in the kernel; of its programs none is yet. `forwards`: packets may be
+/// sent on past the stack.
+pub(crate) fn open(has_set_retval: bool, forwards: bool) -> Ebpf {
     let uid = nix::unistd::geteuid();
     assert!(
         uid.is_root(),
         "programs are loaded by root only: run this as root"
     );
     let mut loader = EbpfLoader::new();
-    let has_set_retval = u8::from(has_set_retval);
-    loader.override_global("HAS_SET_RETVAL", &has_set_retval, true);
+    let (has_set_retval, forwards) = (u8::from(has_set_retval), u8::from(forwards));
+    loader
+        .override_global("HAS_SET_RETVAL", &has_set_retval, true)
+        .override_global("FORWARDS", &forwards, true);
     for name in [
         map_names::ADDRESSES,
         map_names::FRONTENDS,
@@ -72,7 +75,7 @@ impl Kernel {
     }
 
     fn load() -> Self {
-        let mut object = open(true);
+        let mut object = open(true, false);
         for name in DEVICE_PROGRAMS {
             let program: &mut SchedClassifier =
                 object.program_mut(name).unwrap().try_into().unwrap();

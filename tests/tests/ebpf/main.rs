@@ -6,6 +6,7 @@ mod churn;
 mod cleanup;
 mod clients;
 mod devices;
+mod direct;
 mod flips;
 mod pins;
 mod restart;

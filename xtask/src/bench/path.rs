@@ -1,7 +1,7 @@
 //! `cargo xtask bench path`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -48,6 +48,9 @@ pub(crate) struct Options {
     /// Feed the cluster by a stand-in API server instead of by manifests
     #[arg(long)]
     api: bool,
+    /// The agent to measure, in place of a release build of this folder's
+    #[arg(long, value_name = "PATH")]
+    proxy: Option<PathBuf>,
     /// Put tables and drawing into docs/
     #[arg(long)]
     write_docs: bool,
@@ -86,8 +89,10 @@ impl Mode {
 pub(crate) fn run(options: &Options) -> Result<()> {
     require_root()?;
     require_tools(&NEEDED)?;
-    println!("building switchyard-proxy, release profile");
-    build_release("switchyard-proxy", None)?;
+    if options.proxy.is_none() {
+        println!("building switchyard-proxy, release profile");
+        build_release("switchyard-proxy", None)?;
+    }
     if options.api {
         build_release("switchyard-tests", Some(API_SERVER))?;
     }
@@ -118,7 +123,10 @@ fn settings(options: &Options) -> Result<Settings> {
         kinds,
         rounds,
         slice: Duration::from_millis(slice_ms),
-        proxy: release("switchyard-proxy")?,
+        proxy: match &options.proxy {
+            Some(path) => path.clone(),
+            None => release("switchyard-proxy")?,
+        },
         api_server: options.api.then(|| release(API_SERVER)).transpose()?,
     })
 }

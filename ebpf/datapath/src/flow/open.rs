@@ -253,6 +253,9 @@ impl NewFlow {
         value.address = self.address;
         value.port = self.port;
         value.flags = flow_flags::REQUEST | self.flags;
+        if !self.masquerade {
+            value.flags |= flow_flags::UNMASKED;
+        }
         if complete && maps.insert_flow(key, value, Insert::Any) {
             return Inserted::Yes;
         }

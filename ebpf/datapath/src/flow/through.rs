@@ -73,8 +73,12 @@ fn way(
     if work.arrived == Verdict::Drop || !may_leave(&work.parsed) {
         return stay(work);
     }
-    set_key(work, Hook::Egress);
-    let flow = maps.flow(&work.key);
+    let flow = if work.is_unmasked {
+        None
+    } else {
+        set_key(work, Hook::Egress);
+        maps.flow(&work.key)
+    };
     if flow.is_none() && work.arrived == Verdict::Pass {
         return Through::Pass; // none of ours
     }

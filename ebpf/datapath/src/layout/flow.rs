@@ -84,6 +84,8 @@ pub mod flow_flags {
     pub const REFUSED: u16 = 1 << 8;
     /// Its endpoint came from the list of endpoints on this node.
     pub const LOCAL: u16 = 1 << 9;
+    /// Of a request: the client's address stays, so there is no entry at egress to look for.
+    pub const UNMASKED: u16 = 1 << 10;
 }
 
 /// A key of FRAGMENTS: which datagram a fragment belongs to.
