@@ -224,12 +224,12 @@ mod tests {
     #[test]
     fn every_service_port_has_a_chain_and_an_element() {
         let table = table(&services(10).unwrap(), Side::Here);
-        // The probed one, six plain ones, three measured ones with TCP and UDP.
-        assert_eq!(table.text.matches("chain service-").count(), 1 + 6 + 6 + 1);
-        assert_eq!(table.text.matches(". 80 : goto service-").count(), 13);
-        assert_eq!(table.text.matches(" : goto external-").count(), 6);
+        // The probed one, five plain ones, four measured ones with TCP and UDP.
+        assert_eq!(table.text.matches("chain service-").count(), 1 + 5 + 8 + 1);
+        assert_eq!(table.text.matches(". 80 : goto service-").count(), 14);
+        assert_eq!(table.text.matches(" : goto external-").count(), 8);
         assert!(table.text.contains("tcp . 30002 : goto external-"));
-        assert!(table.entries > 13 + 13 + 6);
+        assert!(table.entries > 14 + 14 + 8);
     }
 
     #[test]

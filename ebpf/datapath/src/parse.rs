@@ -58,6 +58,8 @@ pub struct Parsed {
     pub tcp_flags: u8,
     /// TTL, or hop limit: how many more routers may forward it.
     pub hops: u8,
+    /// The checksum of an IPv4 header, as it stands there.
+    pub ip_checksum: u16,
     /// Bytes of a TCP header with its options; 0 for anything else.
     pub tcp_bytes: u8,
     /// Which part of a datagram this is.
@@ -196,13 +198,14 @@ fn ipv4<const FIXED: bool>(packet: &impl Packet, ip: u32, parsed: &mut Parsed) -
         return None;
     }
     let [id0, id1, part0, part1] = middle.to_ne_bytes();
-    let [hops, protocol, ..] = end.to_ne_bytes();
+    let [hops, protocol, sum0, sum1] = end.to_ne_bytes();
     let part = u16::from_be_bytes([part0, part1]);
     parsed.transport = ip + header;
     parsed.source = Address::v4(source);
     parsed.destination = Address::v4(destination);
     parsed.protocol = protocol;
     parsed.hops = hops;
+    parsed.ip_checksum = u16::from_ne_bytes([sum0, sum1]);
     parsed.traffic = u32::from(tos);
     parsed.fragment = fragment(part & 0x2000 != 0, part & 0x1fff);
     parsed.id = u32::from(u16::from_ne_bytes([id0, id1]));

@@ -79,7 +79,8 @@ pub fn rewrite(
     in_checksum && packet.store(parsed.transport, &[s0, s1, d0, d1])
 }
 
-/// Changes both addresses (and the TTL) in an IPv4 header.
+/// Changes both addresses (and the TTL) in an IPv4 header. All that changes there stands in its
+/// last three words, and is written at once.
 #[inline(always)]
 fn rewrite_v4(
     packet: &mut impl Packet,
@@ -96,26 +97,28 @@ fn rewrite_v4(
         ]
     };
     let (before, after) = (words(old), words(new));
+    if before == after && !hop {
+        return true;
+    }
     let change = difference(&before, &after);
-    let mut in_header = change;
-    if hop {
-        let ttl = parsed.hops.saturating_sub(1);
-        let word = |hops: u8| u32::from(u16::from_ne_bytes([hops, parsed.protocol]));
-        in_header = add(change, difference(&[word(parsed.hops)], &[word(ttl)]));
-        if !packet.store(parsed.ip + 8, &[ttl]) {
-            return false;
-        }
-    }
-    if before == after {
-        return !hop || packet.adjust_ip_checksum(parsed.ip + 10, in_header);
-    }
     let in_transport = match checksum {
-        Some(at) => packet.adjust_checksum(at, change, Summed::AddressesV4, parsed.protocol == UDP),
-        None => true,
+        Some(at) if before != after => {
+            packet.adjust_checksum(at, change, Summed::AddressesV4, parsed.protocol == UDP)
+        }
+        _ => true,
     };
-    in_transport
-        && packet.adjust_ip_checksum(parsed.ip + 10, in_header)
-        && packet.store_words(parsed.ip + 12, &after)
+    let hops = if hop {
+        parsed.hops.saturating_sub(1)
+    } else {
+        parsed.hops
+    };
+    let word = |hops: u8| u32::from(u16::from_ne_bytes([hops, parsed.protocol]));
+    let in_header = add(change, difference(&[word(parsed.hops)], &[word(hops)]));
+    let sum = fold(add(in_header, u32::from(!parsed.ip_checksum)));
+    let [sum0, sum1] = (!sum).to_ne_bytes();
+    let start = u32::from_ne_bytes([hops, parsed.protocol, sum0, sum1]);
+    let [source, destination] = after;
+    in_transport && packet.store_words(parsed.ip + 8, &[start, source, destination])
 }
 
 /// Changes both addresses (and the hop limit) in an IPv6 header.
@@ -216,4 +219,12 @@ pub fn difference<const N: usize>(old: &[u32; N], new: &[u32; N]) -> u32 {
 const fn add(left: u32, right: u32) -> u32 {
     let (sum, carry) = left.overflowing_add(right);
     if carry { sum + 1 } else { sum }
+}
+
+/// A sum of 16 bits, in one's complement.
+#[inline(always)]
+const fn fold(sum: u32) -> u16 {
+    let [a, b, c, d] = sum.to_ne_bytes();
+    let (low, carry) = u16::from_ne_bytes([a, b]).overflowing_add(u16::from_ne_bytes([c, d]));
+    if carry { low + 1 } else { low }
 }

@@ -137,8 +137,9 @@ impl Road<'_> {
             return super::device::SHOT;
         };
         let mut packet = Skb(self.context);
-        let is_addressed = packet.store(0, &lookup.next_mac) && packet.store(6, &lookup.own_mac);
-        if !is_addressed {
+        let [a, b, c, d, e, f] = lookup.next_mac;
+        let [g, h, i, j, k, l] = lookup.own_mac;
+        if !packet.store(0, &[a, b, c, d, e, f, g, h, i, j, k, l]) {
             return super::device::SHOT;
         }
         // SAFETY: numbers only.

@@ -26,6 +26,7 @@ fn garbage() -> Parsed {
         protocol: 9,
         tcp_flags: 9,
         hops: 9,
+        ip_checksum: 9,
         tcp_bytes: 9,
         traffic: 9,
         fragment: Fragment::Later,
