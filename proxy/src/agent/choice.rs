@@ -7,7 +7,8 @@ use super::facts::Facts;
 use super::host;
 use crate::backend::Backend;
 use crate::backend::ebpf::{self, Ebpf, Missing, Paths};
-use crate::backend::iptables::{Rules, Tool};
+use crate::backend::iptables::Rules;
+use crate::backend::xtables::Tool;
 use crate::settings::{EbpfSettings, ProxyMode, Settings};
 
 /// Why nftables is passed over.

@@ -3,7 +3,7 @@ use std::io;
 use switchyard_cluster::source::SourceError;
 
 use crate::backend::ebpf::EbpfError;
-use crate::backend::iptables::ToolError;
+use crate::backend::xtables::ToolError;
 use crate::metrics::MetricsError;
 
 /// Why the agent could not start, or had to end.

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use switchyard_cluster::object::IpFamily;
 
 use super::error::{StartError, system};
-use crate::backend::iptables::Tool;
+use crate::backend::xtables::Tool;
 use crate::plan::NodePortAddresses;
 use crate::settings::Settings;
 use crate::sysctl;

@@ -9,7 +9,7 @@ use super::choice::names;
 use super::pending::Taken;
 use super::worker::Outcome;
 use super::{AUDIT_PERIOD, Agent};
-use crate::backend::iptables::{RuleCounts, ToolError};
+use crate::backend::xtables::{RuleCounts, ToolError};
 use crate::backend::{BackendError, Report, Written};
 use crate::health::Moment;
 use crate::metrics::{Amount, Table};

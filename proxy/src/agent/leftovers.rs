@@ -7,7 +7,7 @@ use switchyard_cluster::object::IpFamily;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::backend::iptables::{Tool, ToolError};
+use crate::backend::xtables::{Tool, ToolError};
 use crate::backend::{BackendError, Mode, ebpf, iptables};
 
 /// How often a removal that failed is tried in all.

@@ -4,6 +4,7 @@
 
 pub mod ebpf;
 pub mod iptables;
+pub mod xtables;
 
 use std::fmt;
 
@@ -76,7 +77,7 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// Rules of iptables, by table.
-    Rules(iptables::RuleCounts),
+    Rules(xtables::RuleCounts),
     /// Elements of maps: written and deleted.
     Elements(usize),
 }
@@ -93,7 +94,7 @@ pub struct Refusal {
 pub enum BackendError {
     /// iptables.
     #[error(transparent)]
-    Iptables(#[from] iptables::ToolError),
+    Iptables(#[from] xtables::ToolError),
     /// eBPF.
     #[error(transparent)]
     Ebpf(#[from] ebpf::EbpfError),

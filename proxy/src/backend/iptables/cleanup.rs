@@ -2,12 +2,10 @@
 
 use switchyard_netlink::nfacct::{Acct, AcctError};
 
-use super::batch::Batch;
-use super::fixed::{self, Table};
-use super::read::{RuleHash, TableState};
+use super::fixed;
 use super::survey::is_per_service;
-use super::tool::{Tool, ToolError};
 use super::{Shared, cluster_ips, names, nfacct_names};
+use crate::backend::xtables::{Batch, RuleHash, Table, TableState, Tool, ToolError};
 
 /// Removes our jumps and chains from every table of the tool's family. True if there were
 /// any.

@@ -4,17 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::apply::{Rules, Tally};
-use super::batch::Batch;
 use super::compile::compile;
 use super::config::Config;
-use super::counts::RuleCounts;
-use super::fixed::{self, FixedChain, Table};
-use super::read::RuleHash;
+use super::fixed;
 use super::render::chains_per_commit;
 use super::survey::{Survey, Tables, is_api_server, is_per_service};
-use super::tool::ToolError;
 use super::{Shared, names};
 use crate::backend::Report;
+use crate::backend::xtables::{Batch, FixedChain, RuleCounts, RuleHash, Table, ToolError};
 use crate::plan::ServicePlan;
 
 /// How many plans may be taken out of the shared chains, one after the other, before a sync

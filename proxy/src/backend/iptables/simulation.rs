@@ -9,8 +9,9 @@ use proptest::prelude::*;
 use switchyard_cluster::object::{IpFamily, Protocol};
 
 use super::compile::compile;
-use super::fixed::{self, FixedChain, Table};
+use super::fixed;
 use super::{Config, Shared, cluster_ips};
+use crate::backend::xtables::{FixedChain, Table};
 use crate::plan::generated::{self, NODE_ADDRESSES, cluster, node, table};
 use crate::plan::{NodeContext, Packet, PlanTable, Verdict, verdict};
 

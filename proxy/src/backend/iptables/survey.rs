@@ -7,11 +7,9 @@ use switchyard_cluster::object::{ObjectName, Protocol};
 
 use super::compile::compile;
 use super::config::Config;
-use super::counts::RuleCounts;
 use super::difference::rules_in;
-use super::fixed::Table;
-use super::read::TableState;
 use super::{Shared, names};
+use crate::backend::xtables::{RuleCounts, Table, TableState};
 use crate::plan::{PlanId, ServicePlan};
 
 /// The tables as they are read.

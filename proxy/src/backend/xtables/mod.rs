@@ -1,0 +1,17 @@
+//! Rules of iptables as such, whoever wants which: the programs that write and read them, and
+//! what they are fed. Works with the nf_tables and the legacy tools.
+
+mod batch;
+mod counts;
+mod read;
+mod table;
+mod tampering;
+mod tool;
+
+pub use counts::RuleCounts;
+pub use tool::{Tool, ToolError, Variant};
+
+pub(in crate::backend) use batch::{Batch, Script};
+pub(in crate::backend) use read::{RuleHash, TableState};
+pub(in crate::backend) use table::{Chain, FixedChain, Jump, Table};
+pub(in crate::backend) use tampering::Tampering;
