@@ -7,7 +7,9 @@ use serde::Deserialize;
 use super::Context;
 use super::field::{self, Oddities};
 use super::meta::{HasMeta, Meta};
-use crate::object::{IpvsScheduler, LoadBalancerIp, Object, Service, ServicePort, ServiceType, TrafficPolicy};
+use crate::object::{
+    IpvsScheduler, LoadBalancerIp, Object, Service, ServicePort, ServiceType, TrafficPolicy,
+};
 
 /// `spec.clusterIP` of a headless Service.
 const NO_CLUSTER_IP: &str = "None";

@@ -51,8 +51,7 @@ impl IpvsScheduler {
     ];
 
     /// All names, for messages.
-    pub const NAMES: &'static str =
-        "rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf or mh";
+    pub const NAMES: &'static str = "rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf or mh";
 
     /// The kernel's name.
     #[must_use]
@@ -96,7 +95,10 @@ mod tests {
     #[test]
     fn names_lead_back_and_all_are_named() {
         for scheduler in IpvsScheduler::ALL {
-            assert_eq!(IpvsScheduler::from_name(scheduler.as_str()), Some(scheduler));
+            assert_eq!(
+                IpvsScheduler::from_name(scheduler.as_str()),
+                Some(scheduler)
+            );
         }
         let names = IpvsScheduler::ALL.map(IpvsScheduler::as_str);
         assert_eq!(names.join(", "), IpvsScheduler::NAMES.replace(" or", ","));

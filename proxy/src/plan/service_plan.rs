@@ -18,6 +18,12 @@ pub struct PlanId {
     pub family: IpFamily,
 }
 
+/// Whether this is the API server's own Service, which other agents of a node wait for.
+#[must_use]
+pub fn is_api_server(id: &PlanId) -> bool {
+    id.service == ObjectName::new("default", "kubernetes") && id.protocol == Protocol::Tcp
+}
+
 /// `namespace/name:port`, without the colon where the port is unnamed.
 impl fmt::Display for PlanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

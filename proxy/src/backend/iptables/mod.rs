@@ -30,7 +30,7 @@ mod simulation;
 mod survey;
 
 pub use apply::Rules;
-pub use cleanup::cleanup;
+pub use cleanup::{cleanup, kept};
 pub use config::Config;
 
 use crate::backend::xtables::Table;

@@ -4,13 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use switchyard_cluster::object::{IpvsScheduler, Protocol, TrafficPolicy};
 use switchyard_netlink::ipset::Entry;
-use switchyard_netlink::ipvs::{
-    Persistence, SchedulerName, Service, ServiceFlags, ServiceKey,
-};
+use switchyard_netlink::ipvs::{Persistence, SchedulerName, Service, ServiceFlags, ServiceKey};
 
 use super::config::{Config, netlink_family};
 use super::form::{Fragment, Virtual};
-use super::sets::{Set, ip_port, ip_port_ip, ip_port_net, netlink_protocol};
+use super::sets::{Set, ip_port, netlink_protocol, with_net};
 use crate::plan::{Frontend, ServicePlan, Target};
 
 /// Compiles one plan.
@@ -44,9 +42,7 @@ pub(super) fn scheduler_name(scheduler: IpvsScheduler) -> SchedulerName {
 const fn flags(scheduler: IpvsScheduler) -> ServiceFlags {
     match scheduler {
         IpvsScheduler::SourceHashing => ServiceFlags::HASH_FALLBACK,
-        IpvsScheduler::MaglevHashing => {
-            ServiceFlags::HASH_PORT.with(ServiceFlags::HASH_FALLBACK)
-        }
+        IpvsScheduler::MaglevHashing => ServiceFlags::HASH_PORT.with(ServiceFlags::HASH_FALLBACK),
         _ => ServiceFlags::NONE,
     }
 }
@@ -88,7 +84,7 @@ impl Compiler<'_> {
     }
 
     fn external(&mut self, address: IpAddr, sets: &[Set]) {
-        self.vip(address, self.external_targets(), sets);
+        self.vip(address, Self::external_targets(self.plan), sets);
         if self.drops_outsiders() {
             self.vip_member(Set::ExternalNoLocal, address);
         }
@@ -97,8 +93,7 @@ impl Compiler<'_> {
     /// A virtual service has one list for all its clients. With policy Local that is the list
     /// for clients from outside, but pods and the node itself may go anywhere: they are why
     /// it is the whole list where there is no local endpoint, and a rule drops the others.
-    fn external_targets(&self) -> &[Target] {
-        let plan = self.plan;
+    fn external_targets(plan: &ServicePlan) -> &[Target] {
         match plan.external_policy {
             TrafficPolicy::Local if !plan.local.is_empty() => &plan.local,
             TrafficPolicy::Local | TrafficPolicy::Cluster => &plan.cluster,
@@ -127,19 +122,17 @@ impl Compiler<'_> {
 
     fn source_ranges(&mut self, address: IpAddr) {
         let plan = self.plan;
-        let (protocol, port) = (plan.id.protocol, plan.port);
         let Some(ranges) = plan.source_ranges.as_deref().filter(|_| plan.any_endpoint) else {
             return;
         };
-        self.vip_member(Set::LoadBalancerFirewall, address);
+        let frontend = ip_port(address, plan.id.protocol, plan.port);
+        self.member(Set::LoadBalancerFirewall, Entry::IpPort(frontend));
         for range in ranges {
-            let entry = ip_port_net(address, protocol, port, *range);
-            self.member(Set::LoadBalancerSourceCidr, entry);
+            self.member(Set::LoadBalancerSourceCidr, with_net(frontend, *range));
         }
         if plan.source_ranges_include_node {
             for vip in plan.load_balancer_ips() {
-                let entry = ip_port_ip(address, protocol, port, vip);
-                self.member(Set::LoadBalancerSourceIp, entry);
+                self.member(Set::LoadBalancerSourceIp, Entry::IpPortIp(frontend, vip));
             }
         }
     }
@@ -149,12 +142,13 @@ impl Compiler<'_> {
         let is_local = self.plan.external_policy == TrafficPolicy::Local;
         let drops = self.drops_outsiders();
         for address in &self.config.node_addresses {
-            self.service(*address, port, self.external_targets());
+            self.service(*address, port, Self::external_targets(self.plan));
+            let entry = Entry::IpPort(ip_port(*address, protocol, port));
             if drops {
-                self.member(Set::ExternalNoLocal, ip_port(*address, protocol, port));
+                self.member(Set::ExternalNoLocal, entry);
             }
             if protocol == Protocol::Sctp {
-                self.node_port_members(is_local, ip_port(*address, protocol, port));
+                self.node_port_members(is_local, entry);
             }
         }
         if protocol != Protocol::Sctp {
@@ -188,15 +182,14 @@ impl Compiler<'_> {
         local.dedup();
         let protocol = self.plan.id.protocol;
         for endpoint in local {
-            let address = endpoint.ip();
-            let entry = ip_port_ip(address, protocol, endpoint.port(), address);
-            self.member(Set::LoopBack, entry);
+            let own = ip_port(endpoint.ip(), protocol, endpoint.port());
+            self.member(Set::LoopBack, Entry::IpPortIp(own, endpoint.ip()));
         }
     }
 
     fn service(&mut self, address: IpAddr, port: u16, targets: &[Target]) {
         let plan = self.plan;
-        let scheduler = plan.ipvs_scheduler.unwrap_or(self.config.scheduler);
+        let scheduler = self.config.scheduler_for(plan.ipvs_scheduler);
         let family = netlink_family(self.config.family);
         let persistence = plan
             .affinity_timeout_s
@@ -216,7 +209,8 @@ impl Compiler<'_> {
     }
 
     fn vip_member(&mut self, set: Set, address: IpAddr) {
-        self.member(set, ip_port(address, self.plan.id.protocol, self.plan.port));
+        let vip = ip_port(address, self.plan.id.protocol, self.plan.port);
+        self.member(set, Entry::IpPort(vip));
     }
 
     fn member(&mut self, set: Set, entry: Entry) {

@@ -28,6 +28,8 @@ pub struct Config {
     pub held_elsewhere: Arc<HashSet<IpAddr>>,
     /// The scheduler of Services that ask for none.
     pub scheduler: IpvsScheduler,
+    /// Those that the kernel has. A Service that asks for another gets the one above.
+    pub available: Arc<[IpvsScheduler]>,
     /// Virtual services at these addresses are never deleted (`excludeCIDRs`).
     pub excluded: Vec<IpNet>,
 }
@@ -77,6 +79,13 @@ impl Config {
     /// Whether a VIP is bound to our device.
     pub(super) fn binds(&self, vip: IpAddr) -> bool {
         !self.held_elsewhere.contains(&vip)
+    }
+
+    /// The scheduler of a Service that asks for this one, or for none.
+    pub(super) fn scheduler_for(&self, asked: Option<IpvsScheduler>) -> IpvsScheduler {
+        asked
+            .filter(|asked| self.available.contains(asked))
+            .unwrap_or(self.scheduler)
     }
 
     /// Whether virtual services at this address are left alone.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use switchyard_cluster::object::{IpFamily, Protocol};
-use switchyard_netlink::ipset::{Entry, NAME_BYTES_MAX, SetSpec, SetType};
+use switchyard_netlink::ipset::{Entry, IpPort, NAME_BYTES_MAX, SetSpec, SetType};
 
 use super::config::netlink_family;
 
@@ -127,7 +127,7 @@ impl Set {
             | Self::NodePortLocalTcp
             | Self::NodePortUdp
             | Self::NodePortLocalUdp
-            | Self::HealthCheckNodePort => SetType::BitmapPort,
+            | Self::HealthCheckNodePort => SetType::ALL_PORTS,
             Self::ClusterIp
             | Self::ExternalIp
             | Self::ExternalIpLocal
@@ -141,53 +141,41 @@ impl Set {
         }
     }
 
-    /// The set as it is created, for at least `members`.
-    pub(super) fn spec(self, family: IpFamily, members: usize) -> SetSpec {
-        let members = u32::try_from(members).unwrap_or(u32::MAX);
-        let max_elements = if members > MEMBERS_AT_FIRST {
-            members.saturating_mul(2)
-        } else {
-            MEMBERS_AT_FIRST
-        };
+    /// Whether rules let packets to its members pass; others refuse or masquerade them.
+    pub(super) const fn lets_in(self) -> bool {
+        matches!(
+            self,
+            Self::ClusterIp
+                | Self::ExternalIp
+                | Self::ExternalIpLocal
+                | Self::LoadBalancer
+                | Self::HealthCheckNodePort
+        )
+    }
+
+    /// The set as it is created. It is made larger when it gets more members.
+    pub(super) const fn spec(self, family: IpFamily) -> SetSpec {
         SetSpec {
             set_type: self.set_type(),
             family: netlink_family(family),
-            max_elements,
+            max_elements: MEMBERS_AT_FIRST,
             hash_size: HASH_SIZE,
         }
     }
 }
 
 /// An address with a port.
-pub(super) fn ip_port(address: IpAddr, protocol: Protocol, port: u16) -> Entry {
-    Entry::IpPort(address, netlink_protocol(protocol), port)
-}
-
-/// An address with a port, for one client.
-pub(super) fn ip_port_ip(
-    address: IpAddr,
-    protocol: Protocol,
-    port: u16,
-    client: IpAddr,
-) -> Entry {
-    Entry::IpPortIp(address, netlink_protocol(protocol), port, client)
-}
-
-/// An address with a port, for the clients of a network.
-pub(super) fn ip_port_net(
-    address: IpAddr,
-    protocol: Protocol,
-    port: u16,
-    clients: IpNet,
-) -> Entry {
-    let clients = clients.trunc();
-    Entry::IpPortNet(
+pub(super) const fn ip_port(address: IpAddr, protocol: Protocol, port: u16) -> IpPort {
+    IpPort {
         address,
-        netlink_protocol(protocol),
+        protocol: netlink_protocol(protocol),
         port,
-        clients.addr(),
-        clients.prefix_len(),
-    )
+    }
+}
+
+/// For the clients of a network.
+pub(super) fn with_net(vip: IpPort, clients: IpNet) -> Entry {
+    Entry::IpPortNet(vip, clients.trunc())
 }
 
 /// The protocol as netlink has it.
@@ -214,13 +202,5 @@ mod tests {
         }
         let cut = Set::LoadBalancerSourceCidr.name(IpFamily::V6);
         assert_eq!(cut, "KUBE-6-LOAD-BALANCER-SOURCE-CID");
-    }
-
-    #[test]
-    fn a_set_is_made_larger_before_it_is_full() {
-        let room = |members| Set::ClusterIp.spec(IpFamily::V4, members).max_elements;
-        assert_eq!(room(0), 65_536);
-        assert_eq!(room(65_536), 65_536);
-        assert_eq!(room(70_000), 140_000);
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::counts::RuleCounts;
-use super::table::{Chain, Table};
+use super::read::Tables;
+use super::table::{Chain, Jump, Table};
 use crate::plan::PlanId;
 
 /// A restore script in the making: sections of tables, each committed by itself.
@@ -54,6 +55,20 @@ impl Batch {
     pub(in crate::backend) fn insert(&mut self, chain: &str, rule: &str) {
         self.count_rule();
         self.line(&format!("-I {chain} 1 {rule}"));
+    }
+
+    /// Inserts jumps that are missing, so that those of a chain come to stand in order at its
+    /// head. Returns how many.
+    pub(in crate::backend) fn insert_missing(&mut self, jumps: &[Jump], tables: &Tables) -> usize {
+        let mut missing = 0;
+        for jump in jumps.iter().rev() {
+            if !tables.table(jump.table).has_rule(jump.from, &jump.rule) {
+                self.section(jump.table);
+                self.insert(jump.from, &jump.rule);
+                missing += 1;
+            }
+        }
+        missing
     }
 
     /// Deletes a rule that is there.

@@ -4,14 +4,17 @@
 mod batch;
 mod counts;
 mod read;
+mod removal;
 mod table;
 mod tampering;
 mod tool;
 
 pub use counts::RuleCounts;
+pub use removal::Kept;
 pub use tool::{Tool, ToolError, Variant};
 
 pub(in crate::backend) use batch::{Batch, Script};
-pub(in crate::backend) use read::{RuleHash, TableState};
+pub(in crate::backend) use read::{RuleHash, Tables};
+pub(in crate::backend) use removal::remove;
 pub(in crate::backend) use table::{Chain, FixedChain, Jump, Table};
 pub(in crate::backend) use tampering::Tampering;

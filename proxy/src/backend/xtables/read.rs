@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead};
 
-use super::table::Chain;
+use super::table::{Chain, Table};
+use super::tool::{Tool, ToolError};
 
 /// What a rule says, as a number: two rules that say the same have the same one however
 /// they are spaced and quoted (tools of different versions differ in that).
@@ -70,6 +71,35 @@ impl TableState {
 
     pub(in crate::backend) fn has_rule(&self, chain: &str, rule: &str) -> bool {
         self.rules(chain).contains(&RuleHash::of(rule))
+    }
+}
+
+/// The tables as they are read.
+pub(in crate::backend) struct Tables {
+    pub(in crate::backend) mangle: TableState,
+    pub(in crate::backend) filter: TableState,
+    pub(in crate::backend) nat: TableState,
+}
+
+impl Tables {
+    /// Reads all three.
+    ///
+    /// # Errors
+    /// When the tool can't be run or fails.
+    pub(in crate::backend) fn read(tool: &Tool) -> Result<Self, ToolError> {
+        Ok(Self {
+            mangle: tool.save(Table::Mangle)?,
+            filter: tool.save(Table::Filter)?,
+            nat: tool.save(Table::Nat)?,
+        })
+    }
+
+    pub(in crate::backend) const fn table(&self, table: Table) -> &TableState {
+        match table {
+            Table::Mangle => &self.mangle,
+            Table::Filter => &self.filter,
+            Table::Nat => &self.nat,
+        }
     }
 }
 

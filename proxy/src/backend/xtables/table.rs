@@ -34,6 +34,7 @@ pub(in crate::backend) struct FixedChain {
 }
 
 /// A jump from a chain of the kernel's into one of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::backend) struct Jump {
     pub(in crate::backend) table: Table,
     pub(in crate::backend) from: &'static str,
