@@ -60,6 +60,9 @@ struct When {
     /// externalTrafficPolicy Local.
     #[serde(default)]
     external_local: bool,
+    /// No Service has the address any more.
+    #[serde(default)]
+    gone: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -93,6 +96,8 @@ enum Allowed {
     AffinityByAddress,
     /// Affinity may outlast its time-out.
     LongerAffinity,
+    /// The flow is not judged.
+    EndedFlow,
 }
 
 /// What one packet may meet beyond its expectation.
@@ -110,6 +115,8 @@ pub struct Leeway {
     pub affinity_by_address: bool,
     /// The client may still be at the endpoint it should have left by now.
     pub longer_affinity: bool,
+    /// The flow may have ended.
+    pub ended_flow: bool,
 }
 
 impl Leeway {
@@ -168,6 +175,7 @@ impl Differences {
                 Allowed::FewerEndpoints => leeway.fewer_endpoints = true,
                 Allowed::AffinityByAddress => leeway.affinity_by_address = true,
                 Allowed::LongerAffinity => leeway.longer_affinity = true,
+                Allowed::EndedFlow => leeway.ended_flow = true,
             }
         }
         leeway
@@ -186,6 +194,11 @@ impl When {
             && (!self.dropped || packet.expect == Expect::Drop)
             && (!self.flow || packet.flow.is_some())
             && (!self.kept || packet.masq == Some(false))
+            && (!self.gone
+                || !situation
+                    .services
+                    .values()
+                    .any(|service| has_address(service, packet.to)))
             && (!self.external_local
                 || situation
                     .services
@@ -217,6 +230,15 @@ fn is_external_local(service: &ServiceSpec, to: SocketAddr) -> bool {
     let is_node_port = |port: &PortSpec| port.node_port == to.port();
     let node = !to.ip().is_loopback() && service.ports.iter().any(is_node_port);
     service.external_traffic_policy.as_deref() == Some("Local") && (here || node)
+}
+
+/// Whether `to` is a VIP or a node port of the Service.
+fn has_address(service: &ServiceSpec, to: SocketAddr) -> bool {
+    let is_vip = |text: &String| text.parse() == Ok(to.ip());
+    service.cluster_ip.iter().any(is_vip)
+        || service.external_ips.iter().any(is_vip)
+        || is_load_balancer(service, to)
+        || service.ports.iter().any(|port| port.node_port == to.port())
 }
 
 fn is_load_balancer(service: &ServiceSpec, to: SocketAddr) -> bool {

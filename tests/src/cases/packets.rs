@@ -126,7 +126,7 @@ impl<'a> Sender<'a> {
             Expect::OtherThan(_) => leeway.longer_affinity,
             _ => false,
         };
-        if means_nothing {
+        if means_nothing || leeway.ended_flow {
             return Ok(());
         }
         let masquerade = packet.masq.filter(|_| !leeway.any_source);

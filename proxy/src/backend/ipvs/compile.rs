@@ -1,5 +1,6 @@
 //! From one plan to its virtual services, set members and addresses. Pure.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use switchyard_cluster::object::{IpvsScheduler, Protocol, TrafficPolicy};
@@ -194,7 +195,12 @@ impl Compiler<'_> {
         let persistence = plan
             .affinity_timeout_s
             .map(|seconds| Persistence::per_client(family, seconds));
+        let destinations: BTreeSet<SocketAddr> = targets.iter().map(Target::socket).collect();
+        let serving = plan.serving.iter().map(Target::socket);
         self.out.services.push(Virtual {
+            serving: serving
+                .filter(|endpoint| !destinations.contains(endpoint))
+                .collect(),
             service: Service {
                 key: ServiceKey {
                     protocol: netlink_protocol(plan.id.protocol),
@@ -204,7 +210,7 @@ impl Compiler<'_> {
                 persistence,
                 flags: flags(scheduler),
             },
-            destinations: targets.iter().map(Target::socket).collect(),
+            destinations,
         });
     }
 

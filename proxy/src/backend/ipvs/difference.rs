@@ -72,7 +72,8 @@ impl ServiceChanges {
             if wanted.destinations.contains(address) {
                 continue;
             }
-            if !held.is_busy || !drains(key.protocol) {
+            let may_drain = drains(key.protocol) || wanted.serving.contains(address);
+            if !held.is_busy || !may_drain {
                 self.going.push(Change::DeleteDestination(key, *address));
                 continue;
             }
@@ -89,7 +90,8 @@ impl ServiceChanges {
 }
 
 /// Connections of TCP have an end to wait for. What UDP and SCTP send to an endpoint that is
-/// gone is lost: their clients are sent elsewhere at once, as with the reference.
+/// gone is lost: their clients are sent elsewhere at once, as with the reference, but for those
+/// of an endpoint that still serves.
 const fn drains(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Tcp)
 }
@@ -137,6 +139,7 @@ mod tests {
                 .iter()
                 .map(|text| text.parse().unwrap())
                 .collect(),
+            serving: BTreeSet::new(),
         }
     }
 
@@ -206,6 +209,33 @@ mod tests {
         let gone = difference(&old, &all(&[wanted(tcp, &[])]), &[]);
         assert!(matches!(gone.going[..], [Change::DeleteDestination(..)]));
         assert!(gone.draining.is_empty());
+    }
+
+    #[test]
+    fn udp_clients_stay_with_an_endpoint_while_it_serves() {
+        let udp = key(Protocol::Udp, A);
+        let endpoint: SocketAddr = "10.1.0.1:53".parse().unwrap();
+        let none = Draining::new();
+        let old = written(&[wanted(udp, &["10.1.0.1:53"])], &none);
+        let mut terminating = wanted(udp, &["10.1.0.2:53"]);
+        terminating.serving.insert(endpoint);
+        let changes = difference(&old, &all(std::slice::from_ref(&terminating)), &[]);
+        assert_eq!(
+            words(&changes.going),
+            [
+                "change the destination 10.1.0.1:53 of the virtual service udp 10.96.0.1:80: weight 0"
+            ]
+        );
+        let old = written(std::slice::from_ref(&terminating), &changes.draining);
+        let gone = difference(&old, &all(&[wanted(udp, &["10.1.0.2:53"])]), &[]);
+        assert_eq!(gone.going, [Change::DeleteDestination(udp, endpoint)]);
+        // Where it is no destination it does not become one.
+        let new = difference(
+            &written(&[wanted(udp, &[])], &none),
+            &all(&[terminating]),
+            &[],
+        );
+        assert_eq!(new.coming.len(), 1);
     }
 
     #[test]

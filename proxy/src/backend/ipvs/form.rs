@@ -17,6 +17,9 @@ pub(super) const WEIGHT: u32 = 1;
 pub(super) struct Virtual {
     pub(super) service: Service,
     pub(super) destinations: BTreeSet<SocketAddr>,
+    /// Of UDP, endpoints that get no new clients and still serve those they have. They stay, with
+    /// weight 0, where they are destinations already.
+    pub(super) serving: BTreeSet<SocketAddr>,
 }
 
 /// What one plan wants.

@@ -24,11 +24,15 @@ mod difference;
 mod error;
 mod form;
 mod holders;
+#[cfg(test)]
+mod listing;
 mod probe;
 mod read;
 mod reconcile;
 mod rules;
 mod sets;
+#[cfg(test)]
+mod simulation;
 
 use std::time::Duration;
 

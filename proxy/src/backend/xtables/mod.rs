@@ -5,6 +5,8 @@ mod batch;
 mod counts;
 mod read;
 mod removal;
+#[cfg(test)]
+pub(in crate::backend) mod simulation;
 mod table;
 mod tampering;
 mod tool;
