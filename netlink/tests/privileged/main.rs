@@ -10,6 +10,7 @@
 
 mod conntrack;
 mod ipset;
+mod ipset_ports;
 mod namespace;
 mod nfacct;
 mod nft_generation;
