@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 
 use super::destination::{self, Destination};
 use super::error::ChangeError;
+use super::scheduler::SchedulerName;
 use super::service::{Service, ServiceKey};
 use crate::writer::Writer;
 
@@ -64,6 +65,14 @@ impl Change {
             }
             Self::DeleteDestination(_, address) => Some(*address),
             Self::NewService(_) | Self::SetService(_) | Self::DeleteService(_) => None,
+        }
+    }
+
+    /// The scheduler that a service is to have.
+    pub(super) const fn scheduler(&self) -> Option<SchedulerName> {
+        match self {
+            Self::NewService(service) | Self::SetService(service) => Some(service.scheduler),
+            _ => None,
         }
     }
 

@@ -48,7 +48,7 @@ pub(crate) fn without_net_admin(name: &'static str, test: impl FnOnce()) {
         let output = Command::new("setpriv")
             .args(["--inh-caps=-net_admin", "--bounding-set=-net_admin"])
             .arg(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
+            .args(["--exact", name, "--nocapture", "--include-ignored"])
             .env(CHILD, "1")
             .output()
             .expect("setpriv (Debian: util-linux)");
