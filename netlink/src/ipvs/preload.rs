@@ -3,7 +3,7 @@
 //! IPVS loads a scheduler's module while it holds the lock of all its tables. The modules of
 //! `lblc` and `lblcr` join network namespaces when they are loaded, and wait for namespaces that
 //! are being taken down, which wait for that lock: the three wait for ever, and with them
-//! everybody who makes or leaves a network namespace (seen with Linux 6.1). So these two are
+//! everybody who makes or leaves a network namespace (seen with Linux 6.1 and 6.12). So these two are
 //! loaded another way first, and a kernel that can't be brought to it is not asked for them.
 
 use std::path::Path;
