@@ -18,6 +18,8 @@ mod config;
 mod destination;
 mod error;
 mod preload;
+#[cfg(test)]
+mod properties;
 mod scheduler;
 mod service;
 
@@ -81,12 +83,18 @@ impl Ipvs {
     pub fn info(&mut self) -> Result<Info, IpvsError> {
         let mut info = None;
         let doing = "ask IPVS for its version";
-        self.get(CMD_GET_INFO, 0, doing, |_| {}, &mut |command, bytes| {
-            if command == CMD_SET_INFO {
-                info = Some(Info::read(bytes)?);
-            }
-            Ok(())
-        })?;
+        self.get(
+            CMD_GET_INFO,
+            0,
+            doing,
+            |_| {},
+            |command, bytes| {
+                if command == CMD_SET_INFO {
+                    info = Some(Info::read(bytes)?);
+                }
+                Ok(())
+            },
+        )?;
         info.ok_or_else(|| no_answer(doing))
     }
 
@@ -97,12 +105,18 @@ impl Ipvs {
     pub fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {
         let mut timeouts = None;
         let doing = "read the time-outs of IPVS";
-        self.get(CMD_GET_CONFIG, 0, doing, |_| {}, &mut |command, bytes| {
-            if command == CMD_SET_CONFIG {
-                timeouts = Some(Timeouts::read(bytes)?);
-            }
-            Ok(())
-        })?;
+        self.get(
+            CMD_GET_CONFIG,
+            0,
+            doing,
+            |_| {},
+            |command, bytes| {
+                if command == CMD_SET_CONFIG {
+                    timeouts = Some(Timeouts::read(bytes)?);
+                }
+                Ok(())
+            },
+        )?;
         timeouts.ok_or_else(|| no_answer(doing))
     }
 
@@ -113,7 +127,7 @@ impl Ipvs {
     pub fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError> {
         let doing = format!("set the time-outs of IPVS to {timeouts}");
         let write = |writer: &mut Writer| timeouts.write(writer);
-        self.get(CMD_SET_CONFIG, 0, &doing, write, &mut |_, _| Ok(()))
+        self.get(CMD_SET_CONFIG, 0, &doing, write, |_, _| Ok(()))
     }
 
     /// All services of both families, in no order, without those of firewall marks and of
@@ -131,7 +145,7 @@ impl Ipvs {
             dump,
             doing,
             |_| {},
-            &mut |command, bytes| {
+            |command, bytes| {
                 if command == CMD_NEW_SERVICE {
                     services.extend(Service::read(bytes)?);
                 }
@@ -149,7 +163,7 @@ impl Ipvs {
         let mut service = None;
         let doing = format!("read the virtual service {key}");
         let write = |writer: &mut Writer| key.write(writer);
-        let asked = self.get(CMD_GET_SERVICE, 0, &doing, write, &mut |command, bytes| {
+        let asked = self.get(CMD_GET_SERVICE, 0, &doing, write, |command, bytes| {
             if command == CMD_NEW_SERVICE {
                 service = Service::read(bytes)?;
             }
@@ -174,7 +188,7 @@ impl Ipvs {
         let doing = format!("list the destinations of the virtual service {service}");
         let write = |writer: &mut Writer| service.write(writer);
         let dump = NLM_F_DUMP;
-        self.get(CMD_GET_DEST, dump, &doing, write, &mut |command, bytes| {
+        self.get(CMD_GET_DEST, dump, &doing, write, |command, bytes| {
             if command == CMD_NEW_DEST {
                 destinations.push(ListedDestination::read(bytes, service.family())?);
             }
@@ -308,7 +322,7 @@ impl Ipvs {
         flags: u16,
         doing: &str,
         write: impl FnOnce(&mut Writer),
-        on_object: &mut dyn FnMut(u8, &[u8]) -> Result<(), String>,
+        on_object: impl FnMut(u8, &[u8]) -> Result<(), String>,
     ) -> Result<(), IpvsError> {
         self.writer.clear();
         // The end of a dump is its acknowledgement.
