@@ -7,7 +7,7 @@
 //! needs them, but for `lblc` and `lblcr`, where it may hang: their modules are loaded here before
 //! it is asked, which takes CAP_SYS_MODULE, or have to be there ([`ChangeError::SchedulerNotLoaded`]).
 //!
-//! Each network namespace has its services. Changes go out many in a message, [`Ipvs::apply`];
+//! Each network namespace has its services. Changes go out many in one send, [`Ipvs::apply`];
 //! reading destinations takes a question for each service. Nothing here empties the table
 //! (`IPVS_CMD_FLUSH`), which others may use as well, and nobody needs the daemon that copies
 //! connections to another machine.
