@@ -129,7 +129,7 @@ impl GenlSocket {
         writer: &Writer,
         last: u32,
         request: &dyn Display,
-        on_object: &mut dyn FnMut(u8, &[u8]) -> Result<(), String>,
+        mut on_object: impl FnMut(u8, &[u8]) -> Result<(), String>,
     ) -> Result<(), NetlinkError> {
         let mut refused = None;
         self.exchange(writer, last, request, &mut |answer| match answer {

@@ -13,6 +13,8 @@
 mod codec;
 mod entry;
 mod error;
+#[cfg(test)]
+mod properties;
 mod set_type;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST};

@@ -2,10 +2,12 @@
 //!
 //! Source: `linux/ip_vs.h` and net/netfilter/ipvs/ip_vs_ctl.c, generic netlink family `IPVS`,
 //! version 1. Needs Linux 4.2, CAP_NET_ADMIN in the network namespace, and the module `ip_vs`,
-//! which the kernel does not load for being asked: `modprobe ip_vs` does, or an iptables rule
-//! with `-m ipvs`. Schedulers' modules the kernel loads by itself when a service needs them.
+//! which Linux 5.15 loads when it is asked for the family (before, `modprobe ip_vs` does, or an
+//! iptables rule with `-m ipvs`). Schedulers' modules the kernel loads by itself when a service
+//! needs them, but for `lblc` and `lblcr`, where it may hang: their modules are loaded here before
+//! it is asked, which takes CAP_SYS_MODULE, or have to be there ([`ChangeError::SchedulerNotLoaded`]).
 //!
-//! Each network namespace has its services. Changes go out many in a message, [`Ipvs::apply`];
+//! Each network namespace has its services. Changes go out many in one send, [`Ipvs::apply`];
 //! reading destinations takes a question for each service. Nothing here empties the table
 //! (`IPVS_CMD_FLUSH`), which others may use as well, and nobody needs the daemon that copies
 //! connections to another machine.
@@ -15,6 +17,9 @@ mod change;
 mod config;
 mod destination;
 mod error;
+mod preload;
+#[cfg(test)]
+mod properties;
 mod scheduler;
 mod service;
 
@@ -62,7 +67,7 @@ impl Ipvs {
     /// to be used by threads that are there: after an error it is opened anew.
     ///
     /// # Errors
-    /// [`IpvsError::Absent`]; [`NetlinkError::Open`].
+    /// [`IpvsError::Absent`]; `Open` of [`NetlinkError`].
     pub fn open() -> Result<Self, IpvsError> {
         Ok(Self {
             socket: GenlSocket::open(FAMILY)?.ok_or(IpvsError::Absent)?,
@@ -73,17 +78,23 @@ impl Ipvs {
     /// Version and size.
     ///
     /// # Errors
-    /// `Refused` with `EPERM` without CAP_NET_ADMIN; [`IpvsError::Absent`] if the module was
+    /// `Refused` with `EPERM` without CAP_NET_ADMIN; [`IpvsError::Gone`] if the module was
     /// unloaded since.
     pub fn info(&mut self) -> Result<Info, IpvsError> {
         let mut info = None;
         let doing = "ask IPVS for its version";
-        self.get(CMD_GET_INFO, 0, doing, |_| {}, &mut |command, bytes| {
-            if command == CMD_SET_INFO {
-                info = Some(Info::read(bytes)?);
-            }
-            Ok(())
-        })?;
+        self.get(
+            CMD_GET_INFO,
+            0,
+            doing,
+            |_| {},
+            |command, bytes| {
+                if command == CMD_SET_INFO {
+                    info = Some(Info::read(bytes)?);
+                }
+                Ok(())
+            },
+        )?;
         info.ok_or_else(|| no_answer(doing))
     }
 
@@ -94,12 +105,18 @@ impl Ipvs {
     pub fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {
         let mut timeouts = None;
         let doing = "read the time-outs of IPVS";
-        self.get(CMD_GET_CONFIG, 0, doing, |_| {}, &mut |command, bytes| {
-            if command == CMD_SET_CONFIG {
-                timeouts = Some(Timeouts::read(bytes)?);
-            }
-            Ok(())
-        })?;
+        self.get(
+            CMD_GET_CONFIG,
+            0,
+            doing,
+            |_| {},
+            |command, bytes| {
+                if command == CMD_SET_CONFIG {
+                    timeouts = Some(Timeouts::read(bytes)?);
+                }
+                Ok(())
+            },
+        )?;
         timeouts.ok_or_else(|| no_answer(doing))
     }
 
@@ -110,7 +127,7 @@ impl Ipvs {
     pub fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), IpvsError> {
         let doing = format!("set the time-outs of IPVS to {timeouts}");
         let write = |writer: &mut Writer| timeouts.write(writer);
-        self.get(CMD_SET_CONFIG, 0, &doing, write, &mut |_, _| Ok(()))
+        self.get(CMD_SET_CONFIG, 0, &doing, write, |_, _| Ok(()))
     }
 
     /// All services of both families, in no order, without those of firewall marks and of
@@ -128,7 +145,7 @@ impl Ipvs {
             dump,
             doing,
             |_| {},
-            &mut |command, bytes| {
+            |command, bytes| {
                 if command == CMD_NEW_SERVICE {
                     services.extend(Service::read(bytes)?);
                 }
@@ -146,7 +163,7 @@ impl Ipvs {
         let mut service = None;
         let doing = format!("read the virtual service {key}");
         let write = |writer: &mut Writer| key.write(writer);
-        let asked = self.get(CMD_GET_SERVICE, 0, &doing, write, &mut |command, bytes| {
+        let asked = self.get(CMD_GET_SERVICE, 0, &doing, write, |command, bytes| {
             if command == CMD_NEW_SERVICE {
                 service = Service::read(bytes)?;
             }
@@ -171,7 +188,7 @@ impl Ipvs {
         let doing = format!("list the destinations of the virtual service {service}");
         let write = |writer: &mut Writer| service.write(writer);
         let dump = NLM_F_DUMP;
-        self.get(CMD_GET_DEST, dump, &doing, write, &mut |command, bytes| {
+        self.get(CMD_GET_DEST, dump, &doing, write, |command, bytes| {
             if command == CMD_NEW_DEST {
                 destinations.push(ListedDestination::read(bytes, service.family())?);
             }
@@ -190,7 +207,7 @@ impl Ipvs {
         let mut failures = Vec::new();
         for (batch, part) in changes.chunks(CHANGES_PER_SEND_MAX).enumerate() {
             let first = batch * CHANGES_PER_SEND_MAX;
-            self.send_changes(part, first, &mut failures)?;
+            self.apply_batch(part, first, &mut failures)?;
         }
         Ok(failures)
     }
@@ -205,8 +222,9 @@ impl Ipvs {
     }
 
     /// Which of the [`SchedulerName::KNOWN`] schedulers the kernel has. To find out, a service
-    /// without destinations is made with each, and deleted at once; the kernel loads the
-    /// schedulers' modules. `probe` must be a service that nobody has, such as
+    /// without destinations is made with each, and deleted at once; the schedulers' modules are
+    /// loaded. `lblc` and `lblcr` are not found without CAP_SYS_MODULE where their modules are
+    /// not loaded. `probe` must be a service that nobody has, such as
     /// 198.51.100.0:20000 (RFC 5737).
     ///
     /// # Errors
@@ -226,27 +244,48 @@ impl Ipvs {
                     self.apply_one(Change::DeleteService(*probe))?;
                     found.push(scheduler);
                 }
-                Err(IpvsError::Change(ChangeError::UnknownScheduler { .. })) => {}
+                Err(IpvsError::Change(
+                    ChangeError::UnknownScheduler { .. } | ChangeError::SchedulerNotLoaded { .. },
+                )) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(found)
     }
 
-    fn send_changes(
+    /// Makes the changes of one batch, of which `first` have gone before.
+    fn apply_batch(
         &mut self,
         changes: &[Change],
         first: usize,
         failures: &mut Vec<Failure>,
     ) -> Result<(), IpvsError> {
-        let Some(last) = changes.len().checked_sub(1) else {
+        let (mut sendable, mut failed) = (Vec::with_capacity(changes.len()), Vec::new());
+        for (index, change) in (first..).zip(changes) {
+            match preload::check(change) {
+                Ok(()) => sendable.push((index, change)),
+                Err(error) => failed.push(Failure { index, error }),
+            }
+        }
+        self.send_changes(&sendable, &mut failed)?;
+        failed.sort_by_key(|failure| failure.index);
+        failures.append(&mut failed);
+        Ok(())
+    }
+
+    fn send_changes(
+        &mut self,
+        changes: &[(usize, &Change)],
+        failures: &mut Vec<Failure>,
+    ) -> Result<(), IpvsError> {
+        let Some((last_index, _)) = changes.last() else {
             return Ok(());
         };
         self.writer.clear();
         let mut sequences = Vec::with_capacity(changes.len());
-        for (index, change) in changes.iter().enumerate() {
+        for (index, change) in changes {
             // Refusals come back without being asked for, and in order.
-            let flags = if index == last { NLM_F_ACK } else { 0 };
+            let flags = if index == last_index { NLM_F_ACK } else { 0 };
             let head = self.socket.head(change.command(), flags);
             head.message(&mut self.writer, |writer| change.write(writer));
             sequences.push(head.sequence);
@@ -265,15 +304,13 @@ impl Ipvs {
             self.check_family()?; // which the kernel tells in the same words
         }
         for (sequence, code) in refused {
-            let index = sequences.iter().position(|sent| *sent == sequence);
-            let found = index.and_then(|index| changes.get(index).map(|change| (index, change)));
-            let Some((index, change)) = found else {
-                continue; // none of ours
-            };
-            failures.push(Failure {
-                index: first + index,
-                error: ChangeError::new(change, code),
-            });
+            let place = sequences.iter().position(|sent| *sent == sequence);
+            if let Some((index, change)) = place.and_then(|place| changes.get(place)) {
+                failures.push(Failure {
+                    index: *index,
+                    error: ChangeError::new(change, code),
+                });
+            }
         }
         Ok(())
     }
@@ -285,7 +322,7 @@ impl Ipvs {
         flags: u16,
         doing: &str,
         write: impl FnOnce(&mut Writer),
-        on_object: &mut dyn FnMut(u8, &[u8]) -> Result<(), String>,
+        on_object: impl FnMut(u8, &[u8]) -> Result<(), String>,
     ) -> Result<(), IpvsError> {
         self.writer.clear();
         // The end of a dump is its acknowledgement.
@@ -309,7 +346,7 @@ impl Ipvs {
         if self.socket.is_current()? {
             Ok(())
         } else {
-            Err(IpvsError::Absent)
+            Err(IpvsError::Gone)
         }
     }
 }

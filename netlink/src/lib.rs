@@ -12,6 +12,8 @@ mod family;
 mod genl;
 pub mod ipset;
 pub mod ipvs;
+#[cfg(test)]
+mod messages;
 pub mod nfacct;
 mod nfnl;
 pub mod nft_generation;

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 
 use super::destination::{self, Destination};
 use super::error::ChangeError;
+use super::scheduler::SchedulerName;
 use super::service::{Service, ServiceKey};
 use crate::writer::Writer;
 
@@ -67,6 +68,14 @@ impl Change {
         }
     }
 
+    /// The scheduler that a service is to have.
+    pub(super) const fn scheduler(&self) -> Option<SchedulerName> {
+        match self {
+            Self::NewService(service) | Self::SetService(service) => Some(service.scheduler),
+            _ => None,
+        }
+    }
+
     /// The message's command.
     pub(super) const fn command(&self) -> u8 {
         match self {
@@ -122,5 +131,79 @@ impl fmt::Display for Change {
                 )
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_endian = "little")]
+mod tests {
+    use super::*;
+    use crate::ipvs::{Persistence, SchedulerName, ServiceFlags};
+    use crate::protocol::Protocol;
+
+    fn written(change: &Change) -> Vec<u8> {
+        let mut writer = Writer::new();
+        change.write(&mut writer);
+        writer.bytes().unwrap().to_vec()
+    }
+
+    fn key(address: &str) -> ServiceKey {
+        ServiceKey {
+            protocol: Protocol::Udp,
+            address: address.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_service_as_bytes() {
+        let change = Change::NewService(Service {
+            key: key("10.0.0.1:53"),
+            scheduler: SchedulerName::ROUND_ROBIN,
+            persistence: Some(Persistence {
+                timeout_seconds: 258,
+                prefix_bits: 24,
+            }),
+            flags: ServiceFlags::ONE_PACKET,
+        });
+        let expected = [
+            84, 0, 1, 0x80, // IPVS_CMD_ATTR_SERVICE
+            6, 0, 1, 0, 2, 0, 0, 0, // family, in host order
+            6, 0, 2, 0, 17, 0, 0, 0, // protocol, in host order
+            20, 0, 3, 0, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // address
+            6, 0, 4, 0, 0, 53, 0, 0, // port, in network order
+            7, 0, 6, 0, b'r', b'r', 0, 0, // scheduler
+            12, 0, 7, 0, 5, 0, 0, 0, 255, 255, 255, 255, // flags and their mask
+            8, 0, 8, 0, 2, 1, 0, 0, // seconds
+            8, 0, 9, 0, 255, 255, 255, 0, // mask, in network order
+        ];
+        assert_eq!(written(&change), expected);
+    }
+
+    #[test]
+    fn a_destination_as_bytes() {
+        let address = "[fd00::2]:80".parse().unwrap();
+        let change = Change::NewDestination(
+            key("[fd00::1]:53"),
+            Destination {
+                upper_threshold: 7,
+                ..Destination::masqueraded(address, 1)
+            },
+        );
+        let mut expected = vec![48, 0, 1, 0x80]; // IPVS_CMD_ATTR_SERVICE
+        let [first, rest] = [0xfd, 0];
+        expected.extend([6, 0, 1, 0, 10, 0, 0, 0, 6, 0, 2, 0, 17, 0, 0, 0]);
+        expected.extend([20, 0, 3, 0, first, rest]);
+        expected.extend([0; 13]);
+        expected.extend([1, 6, 0, 4, 0, 0, 53, 0, 0]);
+        expected.extend([72, 0, 2, 0x80]); // IPVS_CMD_ATTR_DEST
+        expected.extend([20, 0, 1, 0, first, rest]);
+        expected.extend([0; 13]);
+        expected.extend([2, 6, 0, 2, 0, 0, 80, 0, 0]);
+        expected.extend([6, 0, 11, 0, 10, 0, 0, 0]); // family
+        expected.extend([8, 0, 3, 0, 0, 0, 0, 0]); // masquerade
+        expected.extend([8, 0, 4, 0, 1, 0, 0, 0]); // weight
+        expected.extend([8, 0, 5, 0, 7, 0, 0, 0]); // upper threshold
+        expected.extend([8, 0, 6, 0, 0, 0, 0, 0]); // lower threshold
+        assert_eq!(written(&change), expected);
     }
 }

@@ -10,9 +10,12 @@ use crate::error::NetlinkError;
 /// Why IPVS could not be asked or told anything.
 #[derive(Debug, thiserror::Error)]
 pub enum IpvsError {
-    /// The kernel has no IPVS, now or any more.
+    /// The kernel has no IPVS.
     #[error("this kernel has no IPVS: the module ip_vs is not loaded, or not there to be loaded")]
     Absent,
+    /// The module was unloaded since [`super::Ipvs::open`]; if it is back, that finds it again.
+    #[error("the module ip_vs was unloaded: IPVS is gone, or has to be opened anew")]
+    Gone,
     /// Not a name a scheduler can have.
     #[error(
         "{name:?} cannot name a scheduler: 1 to {SCHEDULER_BYTES_MAX} letters, digits, _ and - \
@@ -39,6 +42,19 @@ pub enum ChangeError {
          not have it (module ip_vs_{scheduler})"
     )]
     UnknownScheduler {
+        /// The service.
+        service: ServiceKey,
+        /// The scheduler it was to have.
+        scheduler: SchedulerName,
+    },
+    /// The module of the service's scheduler is not loaded, and could not be. The kernel was not
+    /// asked: it can hang for ever where it loads `lblc` or `lblcr` for a service.
+    #[error(
+        "the virtual service {service} cannot have the scheduler {scheduler}: its module \
+         ip_vs_{scheduler} is not loaded, and the kernel could hang if it was loaded for a \
+         service; `modprobe ip_vs_{scheduler}` loads it, if the kernel has it"
+    )]
+    SchedulerNotLoaded {
         /// The service.
         service: ServiceKey,
         /// The scheduler it was to have.
@@ -105,11 +121,7 @@ impl ChangeError {
     }
 
     fn of_service(change: &Change, code: i32, service: ServiceKey) -> Self {
-        let scheduler = match change {
-            Change::NewService(wanted) | Change::SetService(wanted) => Some(wanted.scheduler),
-            _ => None,
-        };
-        match (code, scheduler) {
+        match (code, change.scheduler()) {
             (ENOENT, Some(scheduler)) => Self::UnknownScheduler { service, scheduler },
             (EEXIST, _) => Self::ServiceExists { service },
             (ESRCH, _) => Self::ServiceMissing { service },

@@ -1,5 +1,6 @@
 //! The kernel programs on other kernels than this machine's, in guests of `cargo xtask vm`: every
-//! kernel's verifier takes them, and they do what they should.
+//! kernel's verifier takes them, and they do what they should. And IPVS and ipset there: few
+//! machines that tests run on have IPVS.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +19,13 @@ const WITH_FILTERS: Version = Version::V6_1;
 const CASES: &str = "b-clusterip: every place|c-no-endpoints|p-restart: changes";
 /// The test of filters that come and go.
 const FILTERS: &str = "a_port_of_a_bridge_has_no_programs";
+/// Tests of netlink families, by parts of their names: all of IPVS, which are ignored elsewhere.
+const IPVS: [&str; 2] = ["ipvs::", "--include-ignored"];
+/// What is added to those on the older kernel: ipset, without the test that takes as long as all
+/// others.
+const IPSET: [&str; 3] = ["ipset", "--skip", "seventy_thousand"];
+/// The program that tests of IPVS look at it with, and its package.
+const IPVS_TOOL: &str = "ipvsadm";
 /// A guest's end, in seconds; none takes half of it on two idle processors.
 const GUEST_SECONDS: u32 = 240;
 /// The guests' memory, in MiB: their files are in it, unstripped programs among them.
@@ -39,8 +47,9 @@ pub(super) fn run(counts: &mut Counts) -> Result<()> {
     for (program, package) in NEEDED {
         if !is_installed(program) {
             println!(
-                "SKIPPED, the programs were run on this machine's kernel only: there is no \
-                 `{program}` (`cargo xtask setup` installs it, package {package})"
+                "SKIPPED, the programs were run on this machine's kernel only, and nothing on one \
+                 with IPVS: there is no `{program}` (`cargo xtask setup` installs it, package \
+                 {package})"
             );
             return Ok(());
         }
@@ -55,11 +64,18 @@ pub(super) fn run(counts: &mut Counts) -> Result<()> {
     if kernels.is_empty() {
         return Ok(());
     }
+    if !is_installed(IPVS_TOOL) {
+        println!(
+            "SKIPPED, nothing is run with IPVS: there is no `{IPVS_TOOL}` (`cargo xtask setup` \
+             installs it, package {IPVS_TOOL})"
+        );
+    }
     let programs = test_binary("switchyard-proxy", "programs")?;
     let cases = test_binary("switchyard-tests", "cases")?;
     let ebpf = test_binary("switchyard-tests", "ebpf")?;
+    let netlink = test_binary("switchyard-netlink", "privileged")?;
     let proxy = switchyard_tests::binary::find("switchyard-proxy")?;
-    let stripped = Stripped::of(&[&programs, &cases, &ebpf, &proxy])?;
+    let stripped = Stripped::of(&[&programs, &cases, &ebpf, &netlink, &proxy])?;
     let proxy = stripped.path(&proxy)?;
     let files = [root()?.join("tests/cases"), proxy.clone()];
     let mut failed = Vec::new();
@@ -74,6 +90,9 @@ pub(super) fn run(counts: &mut Counts) -> Result<()> {
                 runs.push(run);
             }
         }
+        if is_installed(IPVS_TOOL) {
+            runs.push(families(version, &stripped.path(&netlink)?)?);
+        }
         for run in runs {
             println!("-- on Linux {}: {}", version.name(), shown(&run));
             failed.extend(count_results(run, counts).err());
@@ -83,6 +102,15 @@ pub(super) fn run(counts: &mut Counts) -> Result<()> {
         None => Ok(()),
         Some(error) => Err(error),
     }
+}
+
+/// The tests of netlink families in a guest.
+fn families(version: Version, binary: &Path) -> Result<Command> {
+    let mut families = guest(version, &[], binary, &IPVS)?;
+    if version == WITH_FILTERS {
+        families.args(IPSET);
+    }
+    Ok(families)
 }
 
 /// A command in a guest, with files.
