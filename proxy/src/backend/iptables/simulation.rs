@@ -110,7 +110,7 @@ impl Ruleset {
         for (walker, end) in self.0.walk(Table::Filter, hook, walker) {
             match end {
                 End::Through | End::Returned | End::Accepted => {
-                    self.through_filter(walker, rest, fates)
+                    self.through_filter(walker, rest, fates);
                 }
                 End::Dropped => drop(fates.insert(Fate::Drop)),
                 End::Rejected => drop(fates.insert(Fate::Reject)),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use switchyard_netlink::ipset::{Entry, Ipset, SetSpec};
 use switchyard_netlink::ipvs::{Change, Ipvs as Kernel};
@@ -15,7 +16,7 @@ use super::error::IpvsModeError;
 use super::form::{Draining, Fragment, Present, Wanted, as_written};
 use super::holders::Holders;
 use super::sets::Set;
-use crate::backend::xtables::Tool;
+use crate::backend::xtables::{Tampering, Tool};
 use crate::backend::{Refusal, Report, Written};
 use crate::plan::{PlanChange, PlanId, ServicePlan};
 
@@ -42,6 +43,9 @@ pub struct Ipvs {
     pub(super) refused: BTreeMap<PlanId, Refusal>,
     /// VIPs on other interfaces, as they were last said.
     pub(super) said_elsewhere: HashSet<IpAddr>,
+    pub(super) tampering: Tampering,
+    /// When the rules were last read.
+    pub(super) rules_read: Option<Instant>,
 }
 
 /// What is to be written at once.

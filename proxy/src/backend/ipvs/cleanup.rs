@@ -79,7 +79,7 @@ fn remove_services(family: IpFamily) -> Result<bool, IpvsModeError> {
         Err(_) => std::collections::BTreeMap::new(),
     };
     let addresses = match Device::find()? {
-        Some(device) => device.addresses(family)?,
+        Some(device) => device.addresses(family)?.ours,
         None => std::collections::BTreeSet::new(),
     };
     let ownership = Ownership::of(&members, addresses, HashSet::new());

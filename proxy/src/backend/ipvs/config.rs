@@ -63,6 +63,16 @@ impl NodeAddresses {
 }
 
 impl Config {
+    /// The same with what other interfaces are known to have now.
+    pub(super) fn with_held(mut self, elsewhere: HashSet<IpAddr>) -> Self {
+        self.node_addresses
+            .retain(|address| elsewhere.contains(address));
+        if *self.held_elsewhere != elsewhere {
+            self.held_elsewhere = Arc::new(elsewhere);
+        }
+        self
+    }
+
     /// The mark as `-m mark` and `-j MARK` print it.
     pub(super) fn mark(&self) -> String {
         format!("{mark:#x}/{mark:#x}", mark = self.masquerade_mark)

@@ -4,7 +4,7 @@
 //! routes all the same. Needs the module `dummy` (Linux 2.6), which the kernel loads when it is
 //! asked for the device.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::IpAddr;
 
@@ -28,6 +28,15 @@ pub(super) const NAME: &str = "kube-ipvs0";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Device {
     index: u32,
+}
+
+/// Addresses of one family.
+#[derive(Debug, Default)]
+pub(super) struct HeldAddresses {
+    /// On our device.
+    pub(super) ours: BTreeSet<IpAddr>,
+    /// On others. An address may be here as well.
+    pub(super) elsewhere: HashSet<IpAddr>,
 }
 
 /// The index of the device, if it is there.
@@ -82,18 +91,22 @@ impl Device {
         Ok((Self { index }, true))
     }
 
-    /// The addresses of one family on it. Those that the kernel gives by itself (fe80::) are
-    /// not ours.
-    pub(super) fn addresses(self, family: IpFamily) -> Result<BTreeSet<IpAddr>, IpvsModeError> {
+    /// The addresses of one family on it, and those on other devices. What the kernel gives by
+    /// itself (fe80::) is not ours.
+    pub(super) fn addresses(self, family: IpFamily) -> Result<HeldAddresses, IpvsModeError> {
         let all: Addresses = rtnetlink::list()?;
-        let ours = all
-            .0
-            .into_iter()
-            .filter(|(index, address, _)| *index == self.index && IpFamily::of(*address) == family);
-        Ok(ours
-            .filter(|(_, _, scope)| *scope != AddressScope::Link)
-            .map(|(_, address, _)| address)
-            .collect())
+        let mut held = HeldAddresses::default();
+        for (index, address, scope) in all.0 {
+            if IpFamily::of(address) != family {
+                continue;
+            }
+            if index != self.index {
+                held.elsewhere.insert(address);
+            } else if scope != AddressScope::Link {
+                held.ours.insert(address);
+            }
+        }
+        Ok(held)
     }
 
     /// Adds addresses; those that are there are fine.

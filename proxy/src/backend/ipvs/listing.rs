@@ -105,7 +105,7 @@ fn services() -> Vec<ServicePlan> {
     };
     let more = [
         with("ns/affinity", &|plan| {
-            plan.affinity_timeout_s = Some(10_800)
+            plan.affinity_timeout_s = Some(10_800);
         }),
         with("ns/maglev", &|plan| {
             plan.frontends = vec![Frontend::ClusterIp(ip("10.96.0.40"))];

@@ -129,3 +129,70 @@ pub(super) fn held_service(
         destinations: destinations.into_iter().map(held).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use switchyard_cluster::object::{IpFamily, IpvsScheduler};
+
+    use super::*;
+    use crate::plan::LocalDetector;
+
+    fn key(protocol: Protocol, address: &str) -> ServiceKey {
+        ServiceKey {
+            protocol,
+            address: address.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn ours_is_what_device_and_sets_say() {
+        let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let config = Config {
+            family: IpFamily::V4,
+            masquerade_mark: 0x4000,
+            masquerade_all: false,
+            detector: LocalDetector::NONE,
+            node_addresses: vec![ip("192.0.2.1")],
+            node_ports_are_restricted: false,
+            held_elsewhere: Arc::new(HashSet::from([ip("192.0.2.1"), ip("203.0.113.9")])),
+            scheduler: IpvsScheduler::RoundRobin,
+            available: Arc::default(),
+            excluded: vec!["10.96.7.0/24".parse().unwrap()],
+        };
+        let vip = Entry::IpPort(IpPort {
+            address: ip("203.0.113.9"),
+            protocol: Protocol::Tcp,
+            port: 80,
+        });
+        let members = BTreeMap::from([
+            (Set::NodePortTcp, HashSet::from([Entry::Port(30_001)])),
+            (
+                Set::HealthCheckNodePort,
+                HashSet::from([Entry::Port(30_002)]),
+            ),
+            (Set::ExternalIp, HashSet::from([vip])),
+        ]);
+        let earlier = HashSet::from([key(Protocol::Udp, "192.0.2.7:30001")]);
+        let bound = BTreeSet::from([ip("10.96.0.1")]);
+        let ownership = Ownership::of(&members, bound, earlier);
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        for (protocol, address, ours) in [
+            (tcp, "10.96.0.1:80", true),
+            (udp, "10.96.0.1:9999", true),
+            (tcp, "10.96.0.2:80", false),
+            (tcp, "192.0.2.1:30001", true),
+            (udp, "192.0.2.1:30001", false),
+            (tcp, "192.0.2.1:30002", false),
+            (tcp, "192.0.2.9:30001", false),
+            (tcp, "203.0.113.9:80", true),
+            (tcp, "203.0.113.9:81", false),
+            (udp, "192.0.2.7:30001", true),
+        ] {
+            let key = key(protocol, address);
+            assert_eq!(ownership.includes(&key, &config), ours, "{key}");
+        }
+        assert!(config.is_excluded(ip("10.96.7.3")) && !config.is_excluded(ip("10.96.8.3")));
+    }
+}

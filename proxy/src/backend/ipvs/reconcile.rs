@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use switchyard_netlink::ipset::{Entry, Ipset, IpsetError};
 use switchyard_netlink::ipvs::{Change, Ipvs as Kernel, ServiceKey};
@@ -17,9 +18,12 @@ use super::holders::Holders;
 use super::read::{self, Ownership};
 use super::rules;
 use super::sets::Set;
-use crate::backend::xtables::{Batch, Tables, Tool, ToolError};
+use crate::backend::xtables::{Batch, Tables, Tampering, Tool, ToolError};
 use crate::backend::{Refusal, Report, Written};
 use crate::plan::{PlanId, ServicePlan, is_api_server};
+
+/// Rules are read and compared this often even if nothing hints at a difference.
+const RULES_PERIOD: Duration = Duration::from_secs(3600);
 
 /// What all plans want, added up.
 #[derive(Default)]
@@ -54,6 +58,8 @@ impl Ipvs {
             specs: BTreeMap::new(),
             refused: BTreeMap::new(),
             said_elsewhere: HashSet::new(),
+            tampering: Tampering::new(&tool),
+            rules_read: None,
             config,
             tool,
         };
@@ -76,24 +82,30 @@ impl Ipvs {
         config: Config,
         plans: &[Arc<ServicePlan>],
     ) -> Result<Report, IpvsModeError> {
-        let earlier = self.earlier_keys(&config);
-        self.config = config;
         // Anew each time: sockets may have outlived the modules they talk to.
         self.kernel = Kernel::open()?;
         self.ipset = Ipset::open()?;
         let (device, is_new) = Device::ensure()?;
         self.device = device;
-        let family = self.config.family;
+        let family = config.family;
+        let held_addresses = self.device.addresses(family)?;
+        let config = config.with_held(held_addresses.elsewhere);
+        let rules_are_known = config == self.config && self.rules_are_known();
+        let earlier = self.earlier_keys(&config);
+        self.config = config;
         let plans: Vec<&Arc<ServicePlan>> = plans
             .iter()
             .filter(|plan| plan.id.family == family)
             .collect();
         self.sweep()?;
         let mut repaired = usize::from(is_new) + self.ensure_sets()?;
-        let tables = Tables::read(&self.tool)?;
+        let tables = if rules_are_known {
+            None
+        } else {
+            Some(Tables::read(&self.tool)?)
+        };
         let held_members = read::members(&mut self.ipset, &self.config)?;
-        let held_addresses = self.device.addresses(family)?;
-        let ownership = Ownership::of(&held_members, held_addresses, earlier);
+        let ownership = Ownership::of(&held_members, held_addresses.ours, earlier);
         let sum = self.sum(&plans);
         self.say_elsewhere(sum.elsewhere.iter());
         let present = read::services(&mut self.kernel, &self.config, &ownership, &sum.wanted)?;
@@ -123,13 +135,12 @@ impl Ipvs {
             .iter()
             .map(|plan| (plan.id.clone(), Arc::clone(plan)))
             .collect();
-        repaired += self.write_all(
-            &work,
-            &tables,
-            &sum.owners,
-            &sum.first,
-            &sum.first_addresses,
-        )?;
+        let first = (sum.first, sum.first_addresses);
+        repaired += self.write_all(&work, tables.as_ref(), &sum.owners, &first)?;
+        self.tampering.settle();
+        if tables.is_some() {
+            self.rules_read = Some(Instant::now());
+        }
         for id in self.refused.keys() {
             self.programmed.remove(id);
         }
@@ -137,6 +148,13 @@ impl Ipvs {
             written: Written::Changes(size),
             repaired,
         })
+    }
+
+    /// Whether the rules are what they were when they were last compared, as far as can be told
+    /// without reading them.
+    fn rules_are_known(&mut self) -> bool {
+        let read = self.rules_read.map(|at| at.elapsed());
+        !self.tampering.is_suspected() && read.is_some_and(|ago| ago < RULES_PERIOD)
     }
 
     /// The services that this run wrote, where a new configuration may give others: with another
@@ -184,15 +202,17 @@ impl Ipvs {
     fn write_all(
         &mut self,
         work: &Work,
-        tables: &Tables,
+        tables: Option<&Tables>,
         owners: &HashMap<ServiceKey, PlanId>,
-        first: &[ServiceKey],
-        first_addresses: &[IpAddr],
+        (first, first_addresses): &(Vec<ServiceKey>, Vec<IpAddr>),
     ) -> Result<usize, IpvsModeError> {
         self.add_members(&work.members_coming)?;
-        let takes_over = translates(tables, &self.config);
+        let (early, late) = match tables {
+            Some(tables) if translates(tables, &self.config) => (None, Some(tables)),
+            tables => (tables, None),
+        };
         let mut chains = 0;
-        if !takes_over {
+        if let Some(tables) = early {
             chains += self.write_rules(tables)?;
         }
         let (api, rest): (Vec<Change>, Vec<Change>) = work
@@ -209,7 +229,7 @@ impl Ipvs {
         self.device.add(&coming(true))?;
         self.change_blaming(&rest, owners)?;
         self.device.add(&coming(false))?;
-        if takes_over {
+        if let Some(tables) = late {
             chains += self.write_rules(tables)?;
         }
         self.remove(work)?;
