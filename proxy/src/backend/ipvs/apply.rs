@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use switchyard_netlink::ipset::{Entry, Ipset, SetSpec};
-use switchyard_netlink::ipvs::{Change, Ipvs as Kernel};
+use switchyard_netlink::ipvs::{Change, Ipvs as Kernel, ServiceKey};
 
 use super::compile::compile;
 use super::config::Config;
@@ -46,6 +46,8 @@ pub struct Ipvs {
     pub(super) tampering: Tampering,
     /// When the rules were last read.
     pub(super) rules_read: Option<Instant>,
+    /// Services of earlier configurations that may still be there.
+    pub(super) earlier: HashSet<ServiceKey>,
 }
 
 /// What is to be written at once.
@@ -171,9 +173,7 @@ impl Ipvs {
     }
 
     /// Writes all of it: what lets packets be masqueraded and refused, then services with their
-    /// destinations, then the addresses that bring packets there; what goes, in the opposite
-    /// order, but that a VIP is refused before it is served no longer: what listens on the node
-    /// is not to be reached through it.
+    /// destinations, then the addresses that bring packets there; then what goes.
     fn write(&mut self, work: &Work) -> Result<(), IpvsModeError> {
         self.add_members(&work.members_coming)?;
         self.change_services(&work.services.coming)?;
@@ -181,11 +181,13 @@ impl Ipvs {
         self.remove(work)
     }
 
-    /// What goes.
+    /// Removes what goes. A VIP is refused before it is served no longer: what listens on the node
+    /// is not to be reached through it. It stays an address of ours as long as it has a virtual
+    /// service: should we be killed in the middle, that tells whose the service is.
     pub(super) fn remove(&mut self, work: &Work) -> Result<(), IpvsModeError> {
-        self.device.remove(&work.addresses_going)?;
         self.remove_members(&work.members_going, Set::lets_in)?;
         self.change_services(&work.services.going)?;
+        self.device.remove(&work.addresses_going)?;
         self.remove_members(&work.members_going, |set| !set.lets_in())
     }
 

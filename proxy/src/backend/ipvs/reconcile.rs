@@ -1,6 +1,6 @@
 //! Reading what is there, and writing the difference to what should be.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,6 +60,7 @@ impl Ipvs {
             said_elsewhere: HashSet::new(),
             tampering: Tampering::new(&tool),
             rules_read: None,
+            earlier: HashSet::new(),
             config,
             tool,
         };
@@ -91,7 +92,7 @@ impl Ipvs {
         let held_addresses = self.device.addresses(family)?;
         let config = config.with_held(held_addresses.elsewhere);
         let rules_are_known = config == self.config && self.rules_are_known();
-        let earlier = self.earlier_keys(&config);
+        self.note_earlier(&config);
         self.config = config;
         let plans: Vec<&Arc<ServicePlan>> = plans
             .iter()
@@ -105,26 +106,12 @@ impl Ipvs {
             Some(Tables::read(&self.tool)?)
         };
         let held_members = read::members(&mut self.ipset, &self.config)?;
-        let ownership = Ownership::of(&held_members, held_addresses.ours, earlier);
+        let ownership = Ownership::of(&held_members, held_addresses.ours, self.earlier.clone());
         let sum = self.sum(&plans);
         self.say_elsewhere(sum.elsewhere.iter());
         let present = read::services(&mut self.kernel, &self.config, &ownership, &sum.wanted)?;
-        let work = Work {
-            members_coming: coming(&sum.members, &held_members),
-            members_going: going(&sum.members, &held_members),
-            services: difference(&present, &sum.wanted, &sum.first),
-            addresses_coming: sum
-                .addresses
-                .all()
-                .filter(|address| !ownership.addresses.contains(address))
-                .collect(),
-            addresses_going: ownership
-                .addresses
-                .iter()
-                .copied()
-                .filter(|address| !sum.addresses.contains(*address))
-                .collect(),
-        };
+        let services = difference(&present, &sum.wanted, &sum.first);
+        let work = sum.work(services, &held_members, &ownership.addresses);
         let size = work.size();
         repaired += size - ended_by_themselves(&work.services, &present);
         self.members = sum.members;
@@ -141,6 +128,7 @@ impl Ipvs {
         if tables.is_some() {
             self.rules_read = Some(Instant::now());
         }
+        self.earlier.clear();
         for id in self.refused.keys() {
             self.programmed.remove(id);
         }
@@ -157,17 +145,16 @@ impl Ipvs {
         !self.tampering.is_suspected() && read.is_some_and(|ago| ago < RULES_PERIOD)
     }
 
-    /// The services that this run wrote, where a new configuration may give others: with another
-    /// address of the node, for example.
-    fn earlier_keys(&self, config: &Config) -> HashSet<ServiceKey> {
+    /// Remembers the services that this run wrote, where a new configuration may give others: with
+    /// another address of the node, for example.
+    fn note_earlier(&mut self, config: &Config) {
         if *config == self.config {
-            return HashSet::new();
+            return;
         }
         let plans = self.programmed.values();
-        plans
-            .flat_map(|plan| self.compile(plan).services)
-            .map(|service| service.service.key)
-            .collect()
+        let services = plans.flat_map(|plan| self.compile(plan).services);
+        let keys: Vec<ServiceKey> = services.map(|service| service.service.key).collect();
+        self.earlier.extend(keys);
     }
 
     fn sum(&self, plans: &[&Arc<ServicePlan>]) -> Sum {
@@ -325,6 +312,28 @@ impl Ipvs {
 }
 
 impl Sum {
+    /// What leads there from what the kernel holds.
+    fn work(
+        &self,
+        services: ServiceChanges,
+        members: &BTreeMap<Set, HashSet<Entry>>,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Work {
+        let wanted = self.addresses.all();
+        let held = addresses.iter().copied();
+        Work {
+            members_coming: coming(&self.members, members),
+            members_going: going(&self.members, members),
+            services,
+            addresses_coming: wanted
+                .filter(|address| !addresses.contains(address))
+                .collect(),
+            addresses_going: held
+                .filter(|address| !self.addresses.contains(*address))
+                .collect(),
+        }
+    }
+
     fn add(&mut self, id: &PlanId, fragment: &Fragment) {
         for (set, entry) in &fragment.members {
             self.members.entry(*set).or_default().hold(*entry);
