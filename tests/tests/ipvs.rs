@@ -251,9 +251,14 @@ fn every_scheduler_can_be_had_and_one_change_is_one_message() -> Result<()> {
     stage.put(&services)?;
     let added = "-a -t 10.96.6.1:80 -r 10.244.2.51:8080 -m -w 1";
     stage.wait_listed("ipvsadm -Sn", added, true, SOON)?;
-    let log = proxy.log();
-    let wrote = log.lines().rfind(|line| line.contains("wrote the changes"));
-    let wrote = wrote.context("nothing was written")?;
+    let mut wrote = None;
+    wait_for("the log to say what was written", SOON, POLL, || {
+        let log = proxy.log();
+        let line = log.lines().find(|line| line.contains("wrote the changes"));
+        wrote = line.map(str::to_owned);
+        Ok(wrote.is_some())
+    })?;
+    let wrote = wrote.unwrap_or_default();
     ensure!(wrote.trim().ends_with("changes=1"), "{wrote}");
     Ok(())
 }

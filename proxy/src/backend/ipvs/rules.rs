@@ -242,7 +242,7 @@ impl Rules<'_> {
         vec![
             format!(
                 "-m comment --comment \"Kubernetes endpoints dst ip:port, source ip for solving \
-                 hairpin purpose\" {hairpin} -j MASQUERADE"
+                 hairpin purpose\" {hairpin} -j MASQUERADE --random-fully"
             ),
             format!("-m mark ! --mark {mark} -j RETURN"),
             // Unmarked again, so that the packet is not masqueraded twice on its way.
