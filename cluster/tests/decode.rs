@@ -163,6 +163,9 @@ fn service_lines(service: &Service) -> Vec<String> {
     if service.proxied_elsewhere {
         lines.push("proxied elsewhere".to_owned());
     }
+    if let Some(scheduler) = service.ipvs_scheduler {
+        lines.push(format!("ipvs {scheduler}"));
+    }
     lines
 }
 

@@ -56,6 +56,10 @@ pub(crate) fn u64_be(value: &[u8], what: &str) -> Result<u64, Detail> {
     array(value, what).map(u64::from_be_bytes)
 }
 
+pub(crate) fn u16_native(value: &[u8], what: &str) -> Result<u16, Detail> {
+    array(value, what).map(u16::from_ne_bytes)
+}
+
 pub(crate) fn u32_native(value: &[u8], what: &str) -> Result<u32, Detail> {
     array(value, what).map(u32::from_ne_bytes)
 }

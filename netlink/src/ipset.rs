@@ -4,11 +4,17 @@
 //! every kernel since 3.1 and still by those that know 7). Needs CAP_NET_ADMIN.
 //!
 //! A set type is a [`SetType`] and an element of a set an [`Entry`]; a further type is a
-//! variant of each and its attributes in `entry.rs`.
+//! variant of each and its attributes in `entry.rs`. Elements have no comments, counters or
+//! time-outs; those that others gave to elements are not read.
+//!
+//! A set can't be given more room. [`Ipset::make_room`] fills a larger one and swaps the two;
+//! there is no renaming, which the kernel refuses for a set that a rule uses.
 
 mod codec;
 mod entry;
 mod error;
+#[cfg(test)]
+mod properties;
 mod set_type;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST};
@@ -19,7 +25,7 @@ use crate::writer::Writer;
 use codec::Command;
 
 pub use codec::SetHeader;
-pub use entry::Entry;
+pub use entry::{Entry, IpPort};
 pub use error::IpsetError;
 pub use set_type::{SetSpec, SetType};
 
@@ -27,9 +33,9 @@ const SUBSYSTEM_IPSET: u8 = 6;
 
 /// Longest name of a set, in bytes (`IPSET_MAXNAMELEN` without its NUL).
 pub const NAME_BYTES_MAX: usize = 31;
-/// Elements in one message. A refusal echoes its whole message, which at 36 bytes an IPv6
-/// element stays below 20 KiB.
-pub const ENTRIES_PER_MESSAGE_MAX: usize = 500;
+/// Elements in one message. A refusal echoes its whole message, which at 84 bytes for an IPv6
+/// element of `hash:ip,port,net` stays below 20 KiB.
+pub const ENTRIES_PER_MESSAGE_MAX: usize = 240;
 /// Messages sent at once, so that even if all are refused the answers fit into the default
 /// receive buffer of 208 KiB.
 pub const MESSAGES_PER_SEND_MAX: usize = 4;
@@ -82,15 +88,28 @@ impl Ipset {
     pub fn header(&mut self, name: &str) -> Result<Option<SetHeader>, IpsetError> {
         error::check_name(name)?;
         let mut header = None;
-        let found = self.list(name, true, &mut |bytes| {
+        let found = self.list(Some(name), true, &mut |bytes| {
             header = Some(codec::read_header(bytes)?);
             Ok(())
         })?;
         Ok(header.filter(|_| found))
     }
 
+    /// All sets of the network namespace, without their elements.
+    ///
+    /// # Errors
+    /// Of the kernel only.
+    pub fn headers(&mut self) -> Result<Vec<SetHeader>, IpsetError> {
+        let mut headers = Vec::new();
+        self.list(None, true, &mut |bytes| {
+            headers.push(codec::read_header(bytes)?);
+            Ok(())
+        })?;
+        Ok(headers)
+    }
+
     /// Makes sure that the set is there with this type and family and room for at least
-    /// `spec.max_elements`; its elements stay. Returns true if it had to be created.
+    /// `spec.max_elements`, or all ports of a bitmap's range; its elements stay. Returns true if it had to be created.
     ///
     /// # Errors
     /// [`IpsetError::TypeMismatch`] if a set of that name is of another type or family.
@@ -100,11 +119,31 @@ impl Ipset {
             return Ok(true);
         };
         error::check_type(name, spec, &header)?;
-        if header.max_elements < spec.max_elements {
+        if !header.has_room_of(spec) {
             let entries = self.entries(name)?;
             self.replace(name, spec, &entries)?;
         }
         Ok(false)
+    }
+
+    /// Makes room for so many elements in all, if `spec` has too little: a set of twice that
+    /// size takes the place of the present one with all its elements, in one step. `spec` says
+    /// the new size then. Returns true if the set had to be replaced.
+    ///
+    /// # Errors
+    /// As [`Self::replace`]; the present set and `spec` are as they were.
+    pub fn make_room(
+        &mut self,
+        name: &str,
+        spec: &mut SetSpec,
+        elements: usize,
+    ) -> Result<bool, IpsetError> {
+        let Some(grown) = spec.grown(elements) else {
+            return Ok(false);
+        };
+        self.ensure(name, &grown)?;
+        *spec = grown;
+        Ok(true)
     }
 
     /// Adds elements; those already in the set are fine.
@@ -125,7 +164,30 @@ impl Ipset {
         self.change(Command::Del, name, entries)
     }
 
-    /// All elements, in the kernel's order.
+    /// Whether the set has this element.
+    ///
+    /// # Errors
+    /// [`IpsetError::Missing`] if there is no such set; [`IpsetError::BadEntry`].
+    pub fn contains(&mut self, name: &str, entry: &Entry) -> Result<bool, IpsetError> {
+        error::check_name(name)?;
+        self.writer.clear();
+        let head = self.head(Command::Test, NLM_F_ACK);
+        self.writer
+            .message(&head, |writer| codec::write_test(writer, name, entry));
+        let doing = format!("look for an element in the set {name}");
+        let asked = self
+            .socket
+            .request(&self.writer, head.sequence, &doing, |_, _, _| Ok(()));
+        match asked.as_ref().map_err(NetlinkError::refused_code) {
+            Ok(()) => Ok(true),
+            Err(Some(error::ERR_EXIST)) => Ok(false),
+            Err(Some(code)) => Err(IpsetError::from_change(code, &doing, name, Some(entry))),
+            Err(None) => asked.map(|()| false).map_err(IpsetError::Refused),
+        }
+    }
+
+    /// All elements, in the kernel's order, without those that no [`Entry`] says: of other
+    /// protocols, or networks that are not to match. Adding such a network makes it match.
     ///
     /// # Errors
     /// [`IpsetError::Missing`] if there is no such set; [`IpsetError::TypeUnknown`] for a set
@@ -134,11 +196,11 @@ impl Ipset {
         let header = self
             .header(name)?
             .ok_or_else(|| IpsetError::missing(name))?;
-        let set_type = SetType::from_name(&header.type_name).ok_or(IpsetError::TypeUnknown {
+        let set_type = header.set_type().ok_or(IpsetError::TypeUnknown {
             type_name: header.type_name,
         })?;
         let mut entries = Vec::new();
-        let found = self.list(name, false, &mut |bytes| {
+        let found = self.list(Some(name), false, &mut |bytes| {
             codec::read_entries(bytes, set_type, &mut entries)
         })?;
         if found {
@@ -245,19 +307,22 @@ impl Ipset {
             .map_err(|error| IpsetError::from_command(error, name))
     }
 
-    /// Dumps one set; false if there is none.
+    /// Dumps one set or all; false if there is none.
     fn list(
         &mut self,
-        name: &str,
+        name: Option<&str>,
         header_only: bool,
         on_set: &mut dyn FnMut(&[u8]) -> Result<(), String>,
     ) -> Result<bool, IpsetError> {
-        error::check_name(name)?;
+        name.map_or(Ok(()), error::check_name)?;
         self.writer.clear();
         let head = self.head(Command::List, NLM_F_DUMP);
         self.writer
             .message(&head, |writer| codec::write_list(writer, name, header_only));
-        let doing = format!("list the set {name}");
+        let doing = match name {
+            Some(name) => format!("list the set {name}"),
+            None => "list the sets".to_owned(),
+        };
         let result = self
             .socket
             .request(&self.writer, head.sequence, &doing, |_, _, bytes| {
@@ -266,7 +331,7 @@ impl Ipset {
         match result {
             Ok(()) => Ok(true),
             Err(error) if error.refused_code() == Some(nix::libc::ENOENT) => Ok(false),
-            Err(error) => Err(IpsetError::from_command(error, name)),
+            Err(error) => Err(IpsetError::from_command(error, name.unwrap_or("(all)"))),
         }
     }
 

@@ -2,18 +2,23 @@
 //!
 //! Sockets block; every wait is bounded. Message headers and attributes are read with the
 //! rust-netlink crates; the families themselves are written here because the published ones
-//! know neither ipset nor accounting, and copy every attribute of a conntrack entry to the
+//! know neither ipset, IPVS nor accounting, and copy every attribute of a conntrack entry to the
 //! heap, which a table of a million flows cannot afford.
 
 mod attribute;
 pub mod conntrack;
 mod error;
 mod family;
+mod genl;
 pub mod ipset;
+pub mod ipvs;
+#[cfg(test)]
+mod messages;
 pub mod nfacct;
 mod nfnl;
 pub mod nft_generation;
 pub mod nft_rules;
+mod protocol;
 pub mod sock_diag;
 mod transport;
 mod writer;
@@ -21,3 +26,4 @@ pub mod xtables_info;
 
 pub use error::NetlinkError;
 pub use family::Family;
+pub use protocol::Protocol;

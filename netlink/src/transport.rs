@@ -235,3 +235,64 @@ fn negative_code(payload: &[u8]) -> Option<i32> {
         .map(i32::from_ne_bytes)?;
     (code < 0).then(|| code.saturating_neg())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::messages::{any_attributes, damaged};
+
+    /// Kinds of messages that are read each in its own way, and others.
+    const KINDS: [u16; 5] = [0, NLMSG_ERROR, NLMSG_DONE, 4, 0x23];
+
+    fn any_message() -> impl Strategy<Value = (u16, Vec<u8>)> {
+        let kind = proptest::sample::select(&KINDS[..]);
+        let code = proptest::option::of(any::<i32>());
+        (kind, code, any_attributes()).prop_map(|(kind, code, attributes)| {
+            let code = code.map(i32::to_ne_bytes).unwrap_or_default();
+            (kind, [&code[..], &attributes].concat())
+        })
+    }
+
+    fn written(messages: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        let mut writer = Writer::new();
+        for (sequence, (kind, payload)) in (1..).zip(messages) {
+            writer.plain_message(*kind, 0, sequence, |writer| {
+                writer.fixed(payload);
+                let padding = payload.len().next_multiple_of(4) - payload.len();
+                writer.fixed(&vec![0; padding]);
+            });
+        }
+        writer.bytes().unwrap().to_vec()
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_or_refused(
+            bytes in vec(any_message(), 0..5).prop_flat_map(|messages| damaged(written(&messages)))
+        ) {
+            let _ = read_datagram(&bytes, 1, &mut |_| Ok(()));
+        }
+
+        #[test]
+        fn messages_are_handed_on_one_by_one(
+            payloads in vec(any_attributes(), 1..5)
+        ) {
+            let messages: Vec<_> = payloads.iter().map(|bytes| (0x23, bytes.clone())).collect();
+            let mut heard = Vec::new();
+            let progress = read_datagram(&written(&messages), 1, &mut |answer| {
+                if let Answer::Message { kind: 0x23, payload } = answer {
+                    heard.push(payload.to_vec());
+                }
+                Ok(())
+            });
+            prop_assert_eq!(progress, Ok(Progress::default()));
+            prop_assert_eq!(heard.len(), payloads.len());
+            for (heard, sent) in heard.iter().zip(&payloads) {
+                prop_assert!(heard.starts_with(sent));
+            }
+        }
+    }
+}

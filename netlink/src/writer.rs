@@ -96,6 +96,10 @@ impl Writer {
         self.attribute(kind, &value.to_be_bytes());
     }
 
+    pub(crate) fn u16_native(&mut self, kind: u16, value: u16) {
+        self.attribute(kind, &value.to_ne_bytes());
+    }
+
     pub(crate) fn u32_native(&mut self, kind: u16, value: u32) {
         self.attribute(kind, &value.to_ne_bytes());
     }

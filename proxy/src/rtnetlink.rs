@@ -1,7 +1,10 @@
-//! Lists of what the kernel's routing has, by rtnetlink: asked for as a whole, and followed.
+//! Lists of what the kernel's routing has, by rtnetlink: asked for as a whole, and followed;
+//! and [`change`] for changing it.
 //!
 //! Source: `linux/rtnetlink.h`; every supported kernel has it, and no privilege is needed.
 //! A notice only says that a list has to be taken anew: so lost notices do no harm.
+
+mod change;
 
 use std::io;
 use std::sync::Arc;
@@ -17,6 +20,8 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use tokio::time::Instant;
+
+pub use change::{Refused, change};
 
 /// How long the kernel may take to answer.
 const ANSWER_TIMEOUT_SECONDS: i64 = 10;
@@ -78,6 +83,14 @@ pub enum RtnetlinkError {
         subject: &'static str,
         /// What is wrong with it.
         message: String,
+    },
+    /// Requests did not get through or no answer came.
+    #[error("cannot change {subject}: {source}")]
+    Change {
+        /// What was to be changed.
+        subject: &'static str,
+        /// What the system said.
+        source: io::Error,
     },
     /// The notices stopped.
     #[error("cannot follow changes of {subject}: {source}")]

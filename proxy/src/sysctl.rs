@@ -116,6 +116,31 @@ pub fn apply_route_localnet(proc_sys: &Path) -> Option<SysctlError> {
     failed
 }
 
+/// What IPVS needs to work together with the rules: connections it makes are known to connection
+/// tracking, those of endpoints that are gone end, clients that were to stay with one that
+/// drains are sent elsewhere, and packets are forwarded. Returns what could not be set, already
+/// logged.
+///
+/// (`conn_reuse_mode` stays: what was wrong with its default is mended since Linux 5.9.)
+#[must_use]
+pub fn apply_ipvs(proc_sys: &Path, strict_arp: bool) -> Vec<SysctlError> {
+    let mut wanted = vec![
+        (&VS_CONNTRACK, 1),
+        (&VS_EXPIRE_NODEST_CONN, 1),
+        (&VS_EXPIRE_QUIESCENT_TEMPLATE, 1),
+        (&IP_FORWARD, 1),
+    ];
+    if strict_arp {
+        wanted.extend([(&ARP_IGNORE, 1), (&ARP_ANNOUNCE, 2)]);
+    }
+    let failed: Vec<_> = wanted
+        .into_iter()
+        .filter_map(|(setting, value)| ensure(proc_sys, setting, value).err())
+        .collect();
+    log(&failed);
+    failed
+}
+
 /// Whether packets outside the TCP window are called invalid (`nf_conntrack_tcp_be_liberal`
 /// is 0): only then dropping invalid packets is right. A file that cannot be read counts as 0,
 /// the kernel's default.
@@ -161,6 +186,31 @@ const UDP_TIMEOUT_STREAM: Setting = Setting {
 const ROUTE_LOCALNET: Setting = Setting {
     file: "net/ipv4/conf/all/route_localnet",
     consequence: "node ports do not answer at 127.0.0.1",
+};
+
+const VS_CONNTRACK: Setting = Setting {
+    file: "net/ipv4/vs/conntrack",
+    consequence: "traffic to Services is not masqueraded",
+};
+const VS_EXPIRE_NODEST_CONN: Setting = Setting {
+    file: "net/ipv4/vs/expire_nodest_conn",
+    consequence: "connections to endpoints that are gone get no answer until they time out",
+};
+const VS_EXPIRE_QUIESCENT_TEMPLATE: Setting = Setting {
+    file: "net/ipv4/vs/expire_quiescent_template",
+    consequence: "clients with affinity go on to endpoints that are about to end",
+};
+const IP_FORWARD: Setting = Setting {
+    file: "net/ipv4/ip_forward",
+    consequence: "nothing reaches an endpoint on another machine, or in a pod",
+};
+const ARP_IGNORE: Setting = Setting {
+    file: "net/ipv4/conf/all/arp_ignore",
+    consequence: "ARP is answered for VIPs on every interface",
+};
+const ARP_ANNOUNCE: Setting = Setting {
+    file: "net/ipv4/conf/all/arp_announce",
+    consequence: "ARP requests may carry VIPs as source",
 };
 
 /// The kernel counts in whole seconds; less than one still means "set it".
@@ -339,6 +389,28 @@ mod tests {
             texts[1]
         );
         assert_eq!(read(&root, &NF_CONNTRACK_BUCKETS), "65536");
+    }
+
+    #[test]
+    fn ipvs_gets_what_it_needs_and_arp_is_touched_only_where_asked_for() {
+        let files = [
+            (VS_CONNTRACK.file, "0\n"),
+            (VS_EXPIRE_NODEST_CONN.file, "0\n"),
+            (VS_EXPIRE_QUIESCENT_TEMPLATE.file, "0\n"),
+            (IP_FORWARD.file, "1\n"),
+            (ARP_IGNORE.file, "0\n"),
+            (ARP_ANNOUNCE.file, "0\n"),
+        ];
+        let root = proc_sys(&files);
+        assert!(apply_ipvs(root.path(), false).is_empty());
+        assert_eq!(read(&root, &VS_CONNTRACK), "1");
+        assert_eq!(read(&root, &VS_EXPIRE_NODEST_CONN), "1");
+        assert_eq!(read(&root, &VS_EXPIRE_QUIESCENT_TEMPLATE), "1");
+        assert_eq!(read(&root, &IP_FORWARD), "1\n");
+        assert_eq!(read(&root, &ARP_IGNORE), "0\n");
+        assert!(apply_ipvs(root.path(), true).is_empty());
+        assert_eq!(read(&root, &ARP_IGNORE), "1");
+        assert_eq!(read(&root, &ARP_ANNOUNCE), "2");
     }
 
     #[test]

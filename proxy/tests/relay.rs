@@ -61,6 +61,7 @@ impl Spec {
             source_ranges: None,
             source_ranges_include_node: false,
             health_check_node_port: None,
+            ipvs_scheduler: None,
             any_endpoint: !targets.is_empty(),
             serving: targets.clone(),
             cluster: targets,

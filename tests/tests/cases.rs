@@ -30,6 +30,15 @@ fn every_case_on_ebpf_past_the_stack() -> Result<()> {
     run_all(Backend::EBPF_DIRECT)
 }
 
+/// Needs a kernel with IPVS and dummy devices, such as those of `cargo xtask vm`; run there by
+/// `cargo xtask test`.
+#[test]
+#[ignore = "needs a kernel with IPVS"]
+fn every_case_on_ipvs() -> Result<()> {
+    require_tools(&["ipvsadm", "ipset"])?;
+    run_all(Backend::IPVS)
+}
+
 /// Needs no root: every file follows the notation, and every Service in it can be made.
 #[test]
 fn every_case_file_is_understood() -> Result<()> {

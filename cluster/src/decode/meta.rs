@@ -40,6 +40,8 @@ pub(super) struct Labels {
 pub(super) struct Annotations {
     #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]
     pub(super) trigger_time: Option<String>,
+    #[serde(rename = "switchyard.dev/ipvs-scheduler")]
+    pub(super) ipvs_scheduler: Option<String>,
 }
 
 /// Any object, when only its identity matters.
@@ -100,6 +102,11 @@ impl Meta {
     pub(super) fn proxied_elsewhere(&self) -> bool {
         let labels = self.labels.as_ref();
         labels.is_some_and(|labels| labels.service_proxy_name.is_some())
+    }
+
+    /// The annotation that names a scheduler of IPVS.
+    pub(super) fn ipvs_scheduler(&self) -> Option<&str> {
+        self.annotations.as_ref()?.ipvs_scheduler.as_deref()
     }
 
     /// The annotation that says when the change behind this version happened.

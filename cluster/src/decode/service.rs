@@ -7,7 +7,9 @@ use serde::Deserialize;
 use super::Context;
 use super::field::{self, Oddities};
 use super::meta::{HasMeta, Meta};
-use crate::object::{LoadBalancerIp, Object, Service, ServicePort, ServiceType, TrafficPolicy};
+use crate::object::{
+    IpvsScheduler, LoadBalancerIp, Object, Service, ServicePort, ServiceType, TrafficPolicy,
+};
 
 /// `spec.clusterIP` of a headless Service.
 const NO_CLUSTER_IP: &str = "None";
@@ -139,9 +141,27 @@ pub(super) fn compact(raw: RawService, context: &mut Context<'_>) -> Object {
             })
             .flatten(),
         proxied_elsewhere: raw.metadata.proxied_elsewhere(),
+        ipvs_scheduler: raw
+            .metadata
+            .ipvs_scheduler()
+            .and_then(|name| ipvs_scheduler(name, oddities)),
         ports: ports(&spec.ports.unwrap_or_default(), context),
     };
     Object::Service(Arc::new(service))
+}
+
+fn ipvs_scheduler(name: &str, oddities: &mut Oddities) -> Option<IpvsScheduler> {
+    let scheduler = IpvsScheduler::from_name(name);
+    if scheduler.is_none() {
+        oddities.add(
+            "metadata.annotations[\"switchyard.dev/ipvs-scheduler\"]",
+            field::unknown(
+                name,
+                &format!("{}; the proxy's own is taken", IpvsScheduler::NAMES),
+            ),
+        );
+    }
+    scheduler
 }
 
 fn service_type(text: Option<&str>, oddities: &mut Oddities) -> ServiceType {

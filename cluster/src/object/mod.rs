@@ -4,6 +4,7 @@
 //! fits in tens of megabytes. Names that repeat (nodes, zones, port names) are shared.
 
 mod endpoints;
+mod ipvs_scheduler;
 mod name;
 mod node;
 mod pod;
@@ -12,6 +13,7 @@ mod service;
 pub use endpoints::{
     Conditions, Endpoint, EndpointSlice, Hints, LegacyEndpoints, Naming, SlicePort,
 };
+pub use ipvs_scheduler::IpvsScheduler;
 pub use name::{Named, ObjectName};
 pub use node::{Node, ServiceCidr};
 pub use pod::{Namespace, Pod};

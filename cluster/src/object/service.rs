@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::ObjectName;
+use super::{IpvsScheduler, ObjectName};
 
 /// A Service, as far as anything programs or answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct Service {
     /// The label `service.kubernetes.io/service-proxy-name` is present, with any value:
     /// somebody else proxies this Service.
     pub proxied_elsewhere: bool,
+    /// The annotation `switchyard.dev/ipvs-scheduler`.
+    pub ipvs_scheduler: Option<IpvsScheduler>,
 }
 
 /// `spec.type` of a Service.

@@ -1,5 +1,7 @@
 //! Bytes of the ipset protocol.
 
+use netlink_packet_core::NLA_F_NET_BYTEORDER;
+
 use super::entry::Entry;
 use super::set_type::{SetSpec, SetType};
 use crate::attribute::{self, Detail, attributes};
@@ -20,10 +22,15 @@ const ATTR_DATA: u16 = 7;
 const ATTR_ADT: u16 = 8;
 const ATTR_LINENO: u16 = 9;
 
+const ATTR_PORT: u16 = 4;
+const ATTR_PORT_TO: u16 = 5;
 const ATTR_HASHSIZE: u16 = 18;
 const ATTR_MAXELEM: u16 = 19;
 const ATTR_ELEMENTS: u16 = 24;
 const ATTR_REFERENCES: u16 = 25;
+
+/// `NFPROTO_UNSPEC`.
+const FAMILY_NONE: u8 = 0;
 
 const FLAG_LIST_HEADER: u32 = 1 << 2;
 
@@ -39,6 +46,7 @@ pub(super) enum Command {
     List,
     Add,
     Del,
+    Test,
     Type,
 }
 
@@ -51,6 +59,7 @@ impl Command {
             Self::List => 7,
             Self::Add => 9,
             Self::Del => 10,
+            Self::Test => 11,
             Self::Type => 13,
         }
     }
@@ -63,6 +72,7 @@ impl Command {
             Self::Destroy => "destroy",
             Self::Swap => "swap",
             Self::List => "list",
+            Self::Test => "test",
             Self::Type => "ask for",
         }
     }
@@ -71,10 +81,14 @@ impl Command {
 /// A set without its elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetHeader {
+    /// Its name.
+    pub name: String,
     /// The kernel's name of its type, such as `hash:ip`.
     pub type_name: String,
-    /// Family of its addresses.
-    pub family: Family,
+    /// Family of its addresses; `None` for types without (and what `ipset` makes of them).
+    pub family: Option<Family>,
+    /// First and last port, of a `bitmap:port`.
+    pub ports: Option<(u16, u16)>,
     /// Revision of the type.
     pub revision: u8,
     /// Most elements it takes (`maxelem`; 0 for types without a limit).
@@ -83,6 +97,22 @@ pub struct SetHeader {
     pub elements: Option<u32>,
     /// How many rules and sets use it.
     pub references: u32,
+}
+
+impl SetHeader {
+    /// Its type; `None` for one that can't be made here.
+    #[must_use]
+    pub fn set_type(&self) -> Option<SetType> {
+        SetType::from_name(&self.type_name, self.ports)
+    }
+
+    /// Whether it has the room that was asked for.
+    pub(super) fn has_room_of(&self, spec: &SetSpec) -> bool {
+        match (spec.set_type, self.ports) {
+            (SetType::BitmapPort { first, last }, Some((from, to))) => from <= first && last <= to,
+            _ => self.max_elements >= spec.max_elements,
+        }
+    }
 }
 
 pub(super) fn write_name(writer: &mut Writer, name: &str) {
@@ -94,11 +124,26 @@ pub(super) fn write_create(writer: &mut Writer, name: &str, spec: &SetSpec, revi
     write_name(writer, name);
     writer.text(ATTR_TYPENAME, spec.set_type.name());
     writer.u8(ATTR_REVISION, revision);
-    writer.u8(ATTR_FAMILY, spec.family.number());
-    writer.nest(ATTR_DATA, |writer| {
-        writer.u32_marked_be(ATTR_HASHSIZE, spec.hash_size);
-        writer.u32_marked_be(ATTR_MAXELEM, spec.max_elements);
+    writer.u8(ATTR_FAMILY, family_number(spec));
+    writer.nest(ATTR_DATA, |writer| match spec.set_type {
+        SetType::BitmapPort { first, last } => {
+            writer.u16_be(ATTR_PORT | NLA_F_NET_BYTEORDER, first);
+            writer.u16_be(ATTR_PORT_TO | NLA_F_NET_BYTEORDER, last);
+        }
+        _ => {
+            writer.u32_marked_be(ATTR_HASHSIZE, spec.hash_size);
+            writer.u32_marked_be(ATTR_MAXELEM, spec.max_elements);
+        }
     });
+}
+
+/// As `ipset` numbers them: both families' rules take a set without one.
+const fn family_number(spec: &SetSpec) -> u8 {
+    if spec.set_type.has_family() {
+        spec.family.number()
+    } else {
+        FAMILY_NONE
+    }
 }
 
 pub(super) fn write_swap(writer: &mut Writer, first: &str, second: &str) {
@@ -106,8 +151,12 @@ pub(super) fn write_swap(writer: &mut Writer, first: &str, second: &str) {
     writer.text(ATTR_SETNAME2, second);
 }
 
-pub(super) fn write_list(writer: &mut Writer, name: &str, header_only: bool) {
-    write_name(writer, name);
+/// One set, or all.
+pub(super) fn write_list(writer: &mut Writer, name: Option<&str>, header_only: bool) {
+    writer.u8(ATTR_PROTOCOL, PROTOCOL);
+    if let Some(name) = name {
+        writer.text(ATTR_SETNAME, name);
+    }
     if header_only {
         writer.u32_marked_be(ATTR_FLAGS, FLAG_LIST_HEADER);
     }
@@ -116,7 +165,12 @@ pub(super) fn write_list(writer: &mut Writer, name: &str, header_only: bool) {
 pub(super) fn write_type(writer: &mut Writer, spec: &SetSpec) {
     writer.u8(ATTR_PROTOCOL, PROTOCOL);
     writer.text(ATTR_TYPENAME, spec.set_type.name());
-    writer.u8(ATTR_FAMILY, spec.family.number());
+    writer.u8(ATTR_FAMILY, family_number(spec));
+}
+
+pub(super) fn write_test(writer: &mut Writer, name: &str, entry: &Entry) {
+    write_name(writer, name);
+    writer.nest(ATTR_DATA, |writer| entry.write(writer));
 }
 
 /// Many elements in one message. Each carries its place (from `first_line`), which comes back
@@ -153,11 +207,13 @@ pub(super) fn read_revision(bytes: &[u8]) -> Result<Option<u8>, Detail> {
 }
 
 pub(super) fn read_header(bytes: &[u8]) -> Result<SetHeader, Detail> {
-    let (mut type_name, mut family, mut revision) = (None, None, 0);
+    let (mut name, mut type_name, mut family, mut revision) = (None, None, None, 0);
     let (mut max_elements, mut elements, mut references) = (0, None, 0);
+    let mut ports = None;
     for attribute in attributes(bytes) {
         let (kind, value) = attribute?;
         match kind {
+            ATTR_SETNAME => name = Some(attribute::text(value, "the set's name")?),
             ATTR_TYPENAME => type_name = Some(attribute::text(value, "the type's name")?),
             ATTR_FAMILY => family = Some(attribute::u8(value, "IPSET_ATTR_FAMILY")?),
             ATTR_REVISION => revision = attribute::u8(value, "IPSET_ATTR_REVISION")?,
@@ -170,19 +226,35 @@ pub(super) fn read_header(bytes: &[u8]) -> Result<SetHeader, Detail> {
                 max_elements = number(ATTR_MAXELEM, "IPSET_ATTR_MAXELEM")?.unwrap_or(0);
                 elements = number(ATTR_ELEMENTS, "IPSET_ATTR_ELEMENTS")?;
                 references = number(ATTR_REFERENCES, "IPSET_ATTR_REFERENCES")?.unwrap_or(0);
+                ports = read_ports(value)?;
             }
             _ => {}
         }
     }
-    let number = family.ok_or("a set without a family")?;
+    let family = match family.ok_or("a set without a family")? {
+        FAMILY_NONE => None,
+        number => Some(Family::from_number(number).ok_or_else(|| format!("set family {number}"))?),
+    };
     Ok(SetHeader {
+        name: name.ok_or("a set without a name")?.to_owned(),
         type_name: type_name.ok_or("a set without a type")?.to_owned(),
-        family: Family::from_number(number).ok_or_else(|| format!("set family {number}"))?,
+        family,
+        ports,
         revision,
         max_elements,
         elements,
         references,
     })
+}
+
+/// The range of a `bitmap:port`, from the attributes that a set was created with.
+fn read_ports(data: &[u8]) -> Result<Option<(u16, u16)>, Detail> {
+    let port = |kind| {
+        attribute::find(data, kind)?
+            .map(|value| attribute::u16_be(value, "IPSET_ATTR_PORT"))
+            .transpose()
+    };
+    Ok(port(ATTR_PORT)?.zip(port(ATTR_PORT_TO)?))
 }
 
 /// The elements in one message of a listing.
@@ -197,7 +269,7 @@ pub(super) fn read_entries(
     for attribute in attributes(list) {
         let (kind, value) = attribute?;
         if kind == ATTR_DATA {
-            entries.push(Entry::read(value, set_type)?);
+            entries.extend(Entry::read(value, set_type)?);
         }
     }
     Ok(())
@@ -290,8 +362,10 @@ mod tests {
             });
         });
         let expected = SetHeader {
+            name: "S".to_owned(),
             type_name: "hash:ip".to_owned(),
-            family: Family::V6,
+            family: Some(Family::V6),
+            ports: None,
             revision: 3,
             max_elements: 9,
             elements: Some(2),

@@ -14,13 +14,17 @@ const ERR_MAX_SETS: i32 = 4099;
 const ERR_BUSY: i32 = 4100;
 const ERR_EXIST_SETNAME2: i32 = 4101;
 const ERR_TYPE_MISMATCH: i32 = 4102;
-const ERR_EXIST: i32 = 4103;
+pub(super) const ERR_EXIST: i32 = 4103;
+const ERR_INVALID_CIDR: i32 = 4104;
 const ERR_INVALID_FAMILY: i32 = 4106;
 const ERR_REFERENCED: i32 = 4108;
 const ERR_IPADDR_IPV4: i32 = 4109;
 const ERR_IPADDR_IPV6: i32 = 4110;
+// Of hash types (`linux/netfilter/ipset/ip_set_hash.h`).
 const ERR_HASH_FULL: i32 = 4352;
 const ERR_HASH_ELEM: i32 = 4353;
+// Of bitmap types, from the same number on.
+const ERR_BITMAP_RANGE: i32 = 4352;
 
 /// Why a set could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -45,20 +49,21 @@ pub enum IpsetError {
     },
     /// A set of that name is something else.
     #[error(
-        "the set {name} is a {found_type} of {found_family}, where a {wanted_type} of \
-         {wanted_family} is needed; remove or rename it"
+        "the set {name} is a {}, where a {} is needed; remove or rename it",
+        type_in_words(found_type, *found_family),
+        type_in_words(wanted_type, *wanted_family)
     )]
     TypeMismatch {
         /// The set.
         name: String,
         /// Its type.
         found_type: String,
-        /// Its family.
-        found_family: Family,
+        /// Its family, if it has one.
+        found_family: Option<Family>,
         /// The type it should have.
         wanted_type: &'static str,
-        /// The family it should have.
-        wanted_family: Family,
+        /// The family it should have, if any.
+        wanted_family: Option<Family>,
     },
     /// The two sets cannot take each other's place.
     #[error("the set {name} and the one to be swapped with it are of different types")]
@@ -109,6 +114,13 @@ pub enum IpsetError {
     Refused(NetlinkError),
 }
 
+fn type_in_words(name: &str, family: Option<Family>) -> String {
+    match family {
+        Some(family) => format!("{name} of {family}"),
+        None => name.to_owned(),
+    }
+}
+
 fn at_entry(entry: Option<Entry>) -> String {
     entry
         .map(|entry| format!(", no room for {entry}"))
@@ -146,18 +158,21 @@ impl IpsetError {
     }
 
     pub(super) fn from_change(code: i32, doing: &str, name: &str, entry: Option<&Entry>) -> Self {
+        let is_port = matches!(entry, Some(Entry::Port(_)));
         let reason = match code {
+            ERR_BITMAP_RANGE if is_port => "it is outside of the set's range",
+            ERR_INVALID_CIDR => "the kernel takes no network with a prefix of 0 bits",
             ERR_INVALID_FAMILY | ERR_PROTOCOL => {
                 "its address is of another family or its form wrong"
             }
             ERR_IPADDR_IPV4 => "the set holds IPv4 addresses",
             ERR_IPADDR_IPV6 => "the set holds IPv6 addresses",
-            ERR_HASH_ELEM => "the address 0.0.0.0 (or ::) cannot be in such a set",
+            ERR_HASH_ELEM => "an address 0.0.0.0 (or ::) cannot be in such a set",
             ERR_EXIST => "the kernel says it is (or is not) there already",
             _ => "",
         };
         match (code, entry) {
-            (ERR_HASH_FULL, entry) => Self::Full {
+            (ERR_HASH_FULL, entry) if !is_port => Self::Full {
                 name: name.to_owned(),
                 entry: entry.copied(),
             },
@@ -191,7 +206,8 @@ pub(super) fn check_type(
     wanted: &SetSpec,
     found: &SetHeader,
 ) -> Result<(), IpsetError> {
-    if found.type_name == wanted.set_type.name() && found.family == wanted.family {
+    let wanted_family = wanted.set_type.has_family().then_some(wanted.family);
+    if found.type_name == wanted.set_type.name() && found.family == wanted_family {
         return Ok(());
     }
     Err(IpsetError::TypeMismatch {
@@ -199,7 +215,7 @@ pub(super) fn check_type(
         found_type: found.type_name.clone(),
         found_family: found.family,
         wanted_type: wanted.set_type.name(),
-        wanted_family: wanted.family,
+        wanted_family,
     })
 }
 
@@ -224,6 +240,15 @@ mod tests {
         let entry = Entry::Ip([10, 0, 0, 1].into());
         let error = IpsetError::from_change(ERR_HASH_FULL, "add", "S", Some(&entry));
         assert_eq!(error.to_string(), "the set S is full, no room for 10.0.0.1");
+    }
+
+    #[test]
+    fn a_port_out_of_range_is_not_taken_for_a_full_set() {
+        let error = IpsetError::from_change(4352, "add", "S", Some(&Entry::Port(7)));
+        assert_eq!(
+            error.to_string(),
+            "the set S does not take the element 7: it is outside of the set's range"
+        );
     }
 
     #[test]

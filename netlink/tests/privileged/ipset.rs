@@ -41,7 +41,10 @@ fn members(name: &str) -> BTreeSet<IpAddr> {
 fn addresses(entries: impl IntoIterator<Item = Entry>) -> BTreeSet<IpAddr> {
     entries
         .into_iter()
-        .map(|Entry::Ip(address)| address)
+        .map(|entry| match entry {
+            Entry::Ip(address) => address,
+            other => panic!("{other} in a set of addresses"),
+        })
         .collect()
 }
 
@@ -73,7 +76,7 @@ fn a_new_set_is_what_the_tool_sees() {
         let header = ipset.header(NAME).unwrap().unwrap();
         assert_eq!(
             (header.type_name.as_str(), header.family),
-            ("hash:ip", Family::V4)
+            ("hash:ip", Some(Family::V4))
         );
         assert_eq!((header.max_elements, header.elements), (65_536, Some(1)));
         assert_eq!(header.references, 0);

@@ -10,6 +10,8 @@
 
 mod conntrack;
 mod ipset;
+mod ipset_ports;
+mod ipvs;
 mod namespace;
 mod nfacct;
 mod nft_generation;

@@ -35,21 +35,34 @@ pub(crate) fn run(command: &str) -> String {
     String::from_utf8(output.stdout).expect("UTF-8 output")
 }
 
-const CHILD: &str = "SWITCHYARD_TEST_WITHOUT_NET_ADMIN";
+/// Which right the process that this is lacks.
+const CHILD: &str = "SWITCHYARD_TEST_WITHOUT";
 
 /// Runs a test (which calls this as all it does, `name` being its own) in a process that
 /// lacks CAP_NET_ADMIN, in a network namespace of its own.
 pub(crate) fn without_net_admin(name: &'static str, test: impl FnOnce()) {
+    without_right("net_admin", name, || {}, test);
+}
+
+/// The same without any right, as setpriv(1) names it. `prepare` runs with all rights before.
+pub(crate) fn without_right(
+    right: &'static str,
+    name: &'static str,
+    prepare: impl FnOnce() + Send + 'static,
+    test: impl FnOnce(),
+) {
     if std::env::var_os(CHILD).is_some() {
         return test();
     }
     in_own_network(move || {
         run("ip link set lo up"); // which the test itself may not
+        prepare();
         let output = Command::new("setpriv")
-            .args(["--inh-caps=-net_admin", "--bounding-set=-net_admin"])
+            .arg(format!("--inh-caps=-{right}"))
+            .arg(format!("--bounding-set=-{right}"))
             .arg(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env(CHILD, "1")
+            .args(["--exact", name, "--nocapture", "--include-ignored"])
+            .env(CHILD, right)
             .output()
             .expect("setpriv (Debian: util-linux)");
         let text = String::from_utf8_lossy(&output.stdout);

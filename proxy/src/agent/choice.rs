@@ -1,13 +1,15 @@
 //! Which backend it is going to be.
 
-use switchyard_cluster::object::IpFamily;
+use switchyard_cluster::object::{IpFamily, IpvsScheduler};
 
 use super::error::StartError;
 use super::facts::Facts;
 use super::host;
 use crate::backend::Backend;
 use crate::backend::ebpf::{self, Ebpf, Missing, Paths};
-use crate::backend::iptables::{Rules, Tool};
+use crate::backend::iptables::Rules;
+use crate::backend::ipvs::{self, Ipvs, IpvsModeError};
+use crate::backend::xtables::Tool;
 use crate::settings::{EbpfSettings, ProxyMode, Settings};
 
 /// Why nftables is passed over.
@@ -17,6 +19,7 @@ const NO_NFTABLES: &str = "not built yet";
 #[derive(Debug)]
 pub(super) enum Choice {
     Iptables(Vec<Tool>),
+    Ipvs(Vec<Tool>, Vec<IpvsScheduler>),
     Ebpf(Paths),
 }
 
@@ -25,6 +28,7 @@ pub(super) fn choose(settings: &Settings) -> Result<Choice, StartError> {
     let ebpf = || find_ebpf(&settings.ebpf).map_err(|missing| in_words(&missing));
     match settings.proxy_mode {
         ProxyMode::Iptables => host::find_tools().map(Choice::Iptables),
+        ProxyMode::Ipvs => find_ipvs(settings),
         ProxyMode::Ebpf => ebpf().map(Choice::Ebpf).map_err(StartError::NoEbpf),
         ProxyMode::Auto => match ebpf() {
             Ok(paths) => Ok(Choice::Ebpf(paths)),
@@ -39,6 +43,7 @@ pub(super) fn open(choice: Choice, facts: &mut Facts) -> Result<Backend, StartEr
     let is_free = facts.settings.proxy_mode == ProxyMode::Auto;
     let paths = match choice {
         Choice::Iptables(tools) => return Ok(rules(tools, facts)),
+        Choice::Ipvs(tools, schedulers) => return Ok(open_ipvs(tools, schedulers, facts)),
         Choice::Ebpf(paths) => paths,
     };
     facts.families = host::families();
@@ -60,6 +65,48 @@ fn rules(tools: Vec<Tool>, facts: &mut Facts) -> Backend {
         .into_iter()
         .map(|tool| Rules::new(facts.iptables(tool.family), tool));
     Backend::Iptables(rules.collect())
+}
+
+/// IPVS, or iptables where the machine lacks something for it.
+///
+/// # Errors
+/// No iptables, which ipvs mode needs as well; IPVS without the scheduler that is wanted.
+fn find_ipvs(settings: &Settings) -> Result<Choice, StartError> {
+    let tools = host::find_tools()?;
+    let Some(tool) = tools.first() else {
+        return Ok(Choice::Iptables(tools)); // there is one of IPv4, else it is an error above
+    };
+    match ipvs::probe(settings.ipvs.scheduler, tool) {
+        Ok(schedulers) => Ok(Choice::Ipvs(tools, schedulers)),
+        Err(error @ IpvsModeError::NoScheduler { .. }) => Err(StartError::Ipvs(error)),
+        Err(error) => {
+            say_no_ipvs(&error);
+            Ok(Choice::Iptables(tools))
+        }
+    }
+}
+
+/// The backend, or that of iptables where sets, the device or the match of sets can't be had.
+fn open_ipvs(tools: Vec<Tool>, schedulers: Vec<IpvsScheduler>, facts: &mut Facts) -> Backend {
+    facts.families = tools.iter().map(|tool| tool.family).collect();
+    facts.schedulers = schedulers.into();
+    let opened = tools
+        .iter()
+        .map(|tool| Ipvs::open(facts.ipvs(tool.family), tool.clone()));
+    match opened.collect() {
+        Ok(families) => Backend::Ipvs(families),
+        Err(error) => {
+            say_no_ipvs(&error);
+            rules(tools, facts)
+        }
+    }
+}
+
+fn say_no_ipvs(error: &IpvsModeError) {
+    tracing::warn!(
+        mode = "iptables", %error, not_nftables = NO_NFTABLES,
+        "--proxy-mode=ipvs can't be had on this machine: iptables in its place"
+    );
 }
 
 /// iptables, in `auto` where eBPF can't be had.

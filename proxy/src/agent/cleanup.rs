@@ -5,7 +5,8 @@ use std::path::Path;
 use super::error::StartError;
 use super::host;
 use super::leftovers::remove_rules;
-use crate::backend::ebpf;
+use crate::backend::xtables::Kept;
+use crate::backend::{ebpf, ipvs};
 
 /// Removes everything of ours, of every mode and in both families.
 ///
@@ -14,13 +15,15 @@ use crate::backend::ebpf;
 pub fn cleanup(bpf_root: &Path) -> Result<(), StartError> {
     host::check_privileges()?;
     let programs = ebpf::cleanup(bpf_root);
-    let rules = remove_rules();
+    let services = ipvs::cleanup(&Kept::default());
+    let rules = remove_rules(&Kept::default());
     let programs = programs.map_err(StartError::EbpfCleanup)?;
+    services.map_err(StartError::IpvsCleanup)?;
     let rules = rules?;
     if rules.is_none() {
         // A node that only ever ran in ebpf mode has none, and nothing for them to remove.
         tracing::warn!(
-            "no iptables here, so rules of iptables mode, if there are any, stay; programs and \
+            "no iptables here, so rules of iptables and ipvs mode, if there are any, stay; programs and \
              maps of ebpf mode are {}",
             if programs { "removed" } else { "not there" }
         );

@@ -3,7 +3,8 @@ use std::io;
 use switchyard_cluster::source::SourceError;
 
 use crate::backend::ebpf::EbpfError;
-use crate::backend::iptables::ToolError;
+use crate::backend::ipvs::IpvsModeError;
+use crate::backend::xtables::ToolError;
 use crate::metrics::MetricsError;
 
 /// Why the agent could not start, or had to end.
@@ -24,6 +25,12 @@ pub enum StartError {
     /// The machine has all that ebpf mode needs, and still it can't be started.
     #[error("--proxy-mode=ebpf can't be started: {0}")]
     Ebpf(EbpfError),
+    /// IPVS is there, and can't do what is wanted.
+    #[error("--proxy-mode=ipvs can't be started: {0}")]
+    Ipvs(IpvsModeError),
+    /// Virtual services, sets, rules or the device can't be removed.
+    #[error("what ipvs mode left can't all be removed: {0}")]
+    IpvsCleanup(IpvsModeError),
     /// Programs and maps can't be removed.
     #[error("what ebpf mode left can't all be removed: {0}")]
     EbpfCleanup(EbpfError),

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use switchyard_cluster::object::IpFamily;
+use switchyard_cluster::object::{IpFamily, IpvsScheduler};
 
 use super::host;
 use crate::addresses::LocalAddresses;
-use crate::backend::{ebpf, iptables};
+use crate::backend::{ebpf, iptables, ipvs};
 use crate::devices::Devices;
 use crate::plan::NodeContext;
 use crate::settings::Settings;
@@ -27,6 +27,8 @@ pub(super) struct Facts {
     pub(super) devices: Arc<Devices>,
     /// Families with so many endpoints that single ones get no comments.
     pub(super) large: HashSet<IpFamily>,
+    /// What the kernel's IPVS has; none, unless the mode is ipvs.
+    pub(super) schedulers: Arc<[IpvsScheduler]>,
 }
 
 impl Facts {
@@ -44,6 +46,31 @@ impl Facts {
             nfacct: true,
             endpoint_comments: !self.large.contains(&family),
             cluster_ip_set: None,
+        }
+    }
+
+    /// What the virtual services of a family depend on.
+    pub(super) fn ipvs(&self, family: IpFamily) -> ipvs::Config {
+        let settings = &self.settings;
+        let node = ipvs::NodeAddresses::of(&self.local_addresses, ipvs::device_index());
+        let accepts = |address: &IpAddr| {
+            IpFamily::of(*address) == family
+                && self
+                    .node
+                    .node_port_addresses
+                    .accepts(*address, &self.node.ips)
+        };
+        ipvs::Config {
+            family,
+            masquerade_mark: settings.masquerade_mark,
+            masquerade_all: settings.masquerade_all,
+            detector: self.node.detector.clone(),
+            node_addresses: node.routable.into_iter().filter(accepts).collect(),
+            node_ports_are_restricted: !self.node.node_port_addresses.is_all(family),
+            held_elsewhere: Arc::new(node.all),
+            scheduler: settings.ipvs.scheduler,
+            available: Arc::clone(&self.schedulers),
+            excluded: settings.ipvs.excluded.clone(),
         }
     }
 

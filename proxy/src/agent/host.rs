@@ -9,9 +9,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use switchyard_cluster::object::IpFamily;
 
 use super::error::{StartError, system};
-use crate::backend::iptables::Tool;
+use crate::backend::xtables::Tool;
+use crate::backend::{Mode, ipvs};
 use crate::plan::NodePortAddresses;
-use crate::settings::Settings;
+use crate::settings::{IpvsSettings, Settings};
 use crate::sysctl;
 
 /// The capability to change rules, as a bit of `CapEff` in `/proc/self/status`.
@@ -92,7 +93,7 @@ fn has_ipv6() -> bool {
         && std::fs::read_to_string(disabled).is_ok_and(|text| text.trim() != "1")
 }
 
-pub(super) fn set_up_kernel(settings: &Settings) {
+pub(super) fn set_up_kernel(settings: &Settings, mode: Mode) {
     let proc_sys = Path::new(sysctl::PROC_SYS);
     let wanted = &settings.conntrack;
     let conntrack = sysctl::ConntrackSettings {
@@ -107,8 +108,22 @@ pub(super) fn set_up_kernel(settings: &Settings) {
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
     // What could not be set is in the log, with what it means.
     let _ = sysctl::apply_conntrack(proc_sys, &conntrack, cpus);
-    if localhost_node_ports(settings) {
+    if mode == Mode::Ipvs {
+        let _ = sysctl::apply_ipvs(proc_sys, settings.ipvs.strict_arp);
+        set_ipvs_timeouts(&settings.ipvs);
+    } else if localhost_node_ports(settings) {
         let _ = sysctl::apply_route_localnet(proc_sys);
+    }
+}
+
+fn set_ipvs_timeouts(settings: &IpvsSettings) {
+    let wanted = ipvs::Timeouts {
+        tcp: settings.tcp_timeout,
+        tcp_fin: settings.tcp_fin_timeout,
+        udp: settings.udp_timeout,
+    };
+    if let Err(error) = ipvs::set_timeouts(&wanted) {
+        tracing::warn!(%error, "the time-outs of IPVS stay as they are");
     }
 }
 

@@ -9,7 +9,8 @@ use super::choice::names;
 use super::pending::Taken;
 use super::worker::Outcome;
 use super::{AUDIT_PERIOD, Agent};
-use crate::backend::iptables::{RuleCounts, ToolError};
+use crate::backend::ipvs::IpvsModeError;
+use crate::backend::xtables::{RuleCounts, ToolError};
 use crate::backend::{BackendError, Report, Written};
 use crate::health::Moment;
 use crate::metrics::{Amount, Table};
@@ -59,6 +60,17 @@ impl Agent {
                     }
                 }
                 tracing::error!(%family, %error, "sync failed; the rules stay as they are");
+            }
+            BackendError::Ipvs(cause) => {
+                if matches!(cause, IpvsModeError::Tool(_)) {
+                    for family in outcome.families.iter().copied() {
+                        metrics.iptables_restore_failures.inc(family);
+                    }
+                }
+                tracing::error!(
+                    %family, %error,
+                    "sync failed; virtual services that could not be written stay as they are"
+                );
             }
             BackendError::Ebpf(_) => {
                 tracing::error!(%family, %error, "sync failed; what is in the maps stays");
@@ -161,7 +173,10 @@ impl Line<'_> {
             Written::Elements(elements) if elements > 0 => {
                 tracing::info!(%family, took_ms, elements_written = elements, "wrote the changes");
             }
-            Written::Rules(_) | Written::Elements(_) => {}
+            Written::Changes(changes) if changes > 0 => {
+                tracing::info!(%family, took_ms, changes, "wrote the changes");
+            }
+            Written::Rules(_) | Written::Elements(_) | Written::Changes(_) => {}
         }
     }
 
@@ -176,6 +191,14 @@ impl Line<'_> {
             Written::Elements(elements) => tracing::info!(
                 %family, took_ms, elements_written = elements, that_differed = repaired,
                 "compared all maps and programs with the kernel"
+            ),
+            // Every sync period.
+            Written::Changes(0) if repaired == 0 => tracing::debug!(
+                %family, took_ms, "compared all virtual services, sets and rules with the kernel"
+            ),
+            Written::Changes(changes) => tracing::info!(
+                %family, took_ms, changes, that_differed = repaired,
+                "compared all virtual services, sets and rules with the kernel"
             ),
         }
     }
@@ -192,6 +215,11 @@ impl Line<'_> {
                 %family, took_ms, elements_written = elements, repaired,
                 "programs or map elements of ours had been changed or removed by somebody \
                  else: put right"
+            ),
+            Written::Changes(changes) => tracing::warn!(
+                %family, took_ms, changes, repaired,
+                "virtual services, sets or rules of ours had been changed or removed by \
+                 somebody else: put right"
             ),
         }
     }

@@ -7,23 +7,23 @@ use switchyard_cluster::object::IpFamily;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::backend::iptables::{Tool, ToolError};
-use crate::backend::{BackendError, Mode, ebpf, iptables};
+use crate::backend::xtables::{Kept, Tool, ToolError};
+use crate::backend::{BackendError, Mode, ebpf, iptables, ipvs};
 
 /// How often a removal that failed is tried in all.
 const TRIES_MAX: u32 = 5;
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Removes, in the background and off the path that writes, everything of the mode that is
+/// Removes, in the background and off the path that writes, everything of modes that are
 /// not in force. Must be called within the runtime.
 pub(super) fn remove(in_force: Mode, bpf_root: PathBuf) {
     tokio::spawn(async move {
         for attempt in 1..=TRIES_MAX {
             let bpf_root = bpf_root.clone();
-            let removal = spawn_blocking(move || remove_other(in_force, &bpf_root)).await;
+            let removal = spawn_blocking(move || remove_others(in_force, &bpf_root)).await;
             let error = match removal {
-                Ok(Ok(any)) => return say(in_force, any),
+                Ok(Ok(removed)) => return say(in_force, &removed),
                 Ok(Err(error)) => error.to_string(),
                 Err(error) => error.to_string(),
             };
@@ -36,39 +36,51 @@ pub(super) fn remove(in_force: Mode, bpf_root: PathBuf) {
     });
 }
 
-fn say(in_force: Mode, any: bool) {
-    let mode = other(in_force).as_str();
-    if any {
+fn say(in_force: Mode, removed: &[Mode]) {
+    if removed.is_empty() {
+        tracing::debug!(%in_force, "other proxy modes have left nothing in the kernel");
+    }
+    for mode in removed {
         tracing::info!(
-            mode,
+            mode = mode.as_str(),
             "removed what another proxy mode had left in the kernel"
         );
-    } else {
-        tracing::debug!(mode, "another proxy mode has left nothing in the kernel");
     }
 }
 
-const fn other(in_force: Mode) -> Mode {
-    match in_force {
-        Mode::Iptables => Mode::Ebpf,
-        Mode::Ebpf => Mode::Iptables,
+/// Removes what all other modes left, and says of which there was anything.
+fn remove_others(in_force: Mode, bpf_root: &Path) -> Result<Vec<Mode>, BackendError> {
+    let kept = match in_force {
+        Mode::Iptables => iptables::kept(),
+        Mode::Ipvs => ipvs::kept(),
+        Mode::Ebpf => Kept::default(),
+    };
+    let mut removed = Vec::new();
+    let mut first_error = None;
+    for mode in Mode::ALL.into_iter().filter(|mode| *mode != in_force) {
+        let result = match mode {
+            Mode::Ebpf => ebpf::cleanup(bpf_root).map_err(BackendError::from),
+            Mode::Ipvs => ipvs::cleanup(&kept).map_err(BackendError::from),
+            Mode::Iptables => remove_rules(&kept)
+                .map(|any| any.unwrap_or(false))
+                .map_err(BackendError::from),
+        };
+        match result {
+            Ok(true) => removed.push(mode),
+            Ok(false) => {}
+            Err(error) => drop(first_error.get_or_insert(error)),
+        }
     }
+    first_error.map_or(Ok(removed), Err)
 }
 
-fn remove_other(in_force: Mode, bpf_root: &Path) -> Result<bool, BackendError> {
-    match other(in_force) {
-        Mode::Ebpf => Ok(ebpf::cleanup(bpf_root)?),
-        Mode::Iptables => Ok(remove_rules()?.unwrap_or(false)),
-    }
-}
-
-/// Removes everything of iptables in both families: whether there was any, or `None` where
-/// there are no tools.
-pub(super) fn remove_rules() -> Result<Option<bool>, ToolError> {
+/// Removes everything of iptables mode in both families, but for what is kept: whether there was
+/// any, or `None` where there are no tools.
+pub(super) fn remove_rules(kept: &Kept) -> Result<Option<bool>, ToolError> {
     let mut first_error = None;
     let mut any = None;
     for family in IpFamily::BOTH {
-        match Tool::find(family).and_then(|tool| iptables::cleanup(&tool)) {
+        match Tool::find(family).and_then(|tool| iptables::cleanup(&tool, kept)) {
             Ok(there) => any = Some(any.unwrap_or(false) | there),
             Err(ToolError::Missing(program)) => tracing::debug!(%program, "not installed"),
             Err(error) => drop(first_error.get_or_insert(error)),

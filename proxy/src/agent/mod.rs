@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchyard_cluster::journal::Journal;
-use switchyard_cluster::object::{IpFamily, Kind, ObjectName};
+use switchyard_cluster::object::{IpFamily, IpvsScheduler, Kind, ObjectName};
 use switchyard_cluster::store::{Change, Store};
 use switchyard_cluster::update::Update;
 use tokio::sync::mpsc::Receiver;
@@ -34,7 +34,7 @@ use tokio::task::JoinHandle;
 
 use crate::addresses::LocalAddresses;
 use crate::backend::ebpf::Housekeeping;
-use crate::backend::{BackendError, Mode};
+use crate::backend::{BackendError, Mode, ipvs};
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::devices::Devices;
 use crate::health::{Moment, ServiceChecks, SharedState};
@@ -104,10 +104,13 @@ struct Agent {
     exporter: Exporter,
     /// Families with so many endpoints that single ones get no comments.
     large: HashSet<IpFamily>,
+    /// What the kernel's IPVS has, in ipvs mode.
+    schedulers: Arc<[IpvsScheduler]>,
     health: SharedState,
     metrics: Arc<Metrics>,
     checks: ServiceChecks,
-    relay: Option<Relay>,
+    /// Node ports on localhost, one for each loopback address that rules can't serve.
+    relays: Vec<Relay>,
     /// Not in ebpf mode, whose flows conntrack does not translate.
     conntrack: Option<ConntrackCleaner>,
 }
@@ -268,6 +271,12 @@ impl Agent {
             |family, addresses: &LocalAddresses| node_port_addresses(&self.node, family, addresses);
         let changed = match self.mode {
             Mode::Ebpf => before != self.local_addresses,
+            Mode::Ipvs => {
+                // What we put on our own device is no news.
+                let ours = ipvs::device_index();
+                let routable = |addresses| ipvs::NodeAddresses::of(addresses, ours).routable;
+                routable(&before) != routable(&self.local_addresses)
+            }
             Mode::Iptables => self.families.iter().any(|family| {
                 accepted(*family, &before) != accepted(*family, &self.local_addresses)
             }),
@@ -298,6 +307,7 @@ impl Agent {
             local_addresses: Arc::clone(&self.local_addresses),
             devices: Arc::clone(&self.devices),
             large: self.large.clone(),
+            schedulers: Arc::clone(&self.schedulers),
         }
     }
 
@@ -384,7 +394,7 @@ impl Agent {
             .map(|(name, check)| (name.clone(), check))
             .collect();
         self.checks.reconcile(&checks);
-        if let Some(relay) = &mut self.relay {
+        for relay in &mut self.relays {
             relay.reconcile(self.table.plans());
         }
     }

@@ -110,7 +110,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
 /// Devices are followed where the mode needs them.
 fn follow_devices(choice: &Choice) -> Result<Option<DeviceWatch>, StartError> {
     match choice {
-        Choice::Iptables(_) => Ok(None),
+        Choice::Iptables(_) | Choice::Ipvs(..) => Ok(None),
         Choice::Ebpf(_) => DeviceWatch::open().map(Some).map_err(|error| {
             system(
                 "listing the node's network devices",
@@ -143,6 +143,7 @@ impl Agent {
             local_addresses: Arc::clone(addresses.current()),
             devices: devices.map_or_else(Arc::default, |watch| Arc::clone(watch.current())),
             large: HashSet::new(),
+            schedulers: Arc::default(),
         };
         let backend = choice::open(choice, &mut facts)?;
         let mode = backend.mode();
@@ -153,6 +154,7 @@ impl Agent {
             local_addresses,
             devices,
             large,
+            schedulers,
         } = facts;
         let health = SharedState::new(State::new(settings.sync_period, &families));
         health.lock().set_node_eligible(true);
@@ -172,10 +174,10 @@ impl Agent {
             Arc::clone(&metrics),
         );
         // Rules alone can't do it all; programs can.
-        let (mut relay, mut conntrack) = (None, None);
-        if mode == Mode::Iptables {
-            host::set_up_kernel(&settings);
-            relay = start_relay(&settings, &families, runtime, &metrics);
+        let (mut relays, mut conntrack) = (Vec::new(), None);
+        if mode != Mode::Ebpf {
+            host::set_up_kernel(&settings, mode);
+            relays = start_relays(&settings, mode, &families, &runtime, &metrics);
             conntrack = Some(start_cleaner(&settings, &node, addresses, &metrics)?);
         }
         Ok(Self {
@@ -206,10 +208,11 @@ impl Agent {
             housekeep_at: Instant::now(),
             exporter: Exporter::default(),
             large,
+            schedulers,
             health,
             metrics,
             checks,
-            relay,
+            relays,
             settings,
         })
     }
@@ -230,18 +233,31 @@ impl Agent {
     }
 }
 
-/// Node ports at `::1`, which no rule can serve.
-fn start_relay(
+/// Node ports at loopback addresses that the kernel can't serve: `::1` by no rule, and with IPVS
+/// 127.0.0.1 neither.
+fn start_relays(
     settings: &Settings,
+    mode: Mode,
     families: &[IpFamily],
-    runtime: Handle,
+    runtime: &Handle,
     metrics: &Arc<Metrics>,
-) -> Option<Relay> {
-    let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    let relayed = settings.localhost_node_ports
-        && families.contains(&IpFamily::V6)
-        && settings.node_port_addresses.accepts(loopback, &[]);
-    relayed.then(|| Relay::new(runtime, loopback, Arc::clone(metrics), Limits::default()))
+) -> Vec<Relay> {
+    let loopbacks = [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ];
+    let relayed = loopbacks.into_iter().filter(|address| {
+        (address.is_ipv6() || mode == Mode::Ipvs)
+            && settings.localhost_node_ports
+            && families.contains(&IpFamily::of(*address))
+            && settings.node_port_addresses.accepts(*address, &[])
+    });
+    relayed
+        .map(|address| {
+            let metrics = Arc::clone(metrics);
+            Relay::new(runtime.clone(), address, metrics, Limits::default())
+        })
+        .collect()
 }
 
 /// Stale UDP flows are cleaned off the path that writes rules.

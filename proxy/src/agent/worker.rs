@@ -8,7 +8,9 @@ use switchyard_cluster::object::IpFamily;
 use super::facts::Facts;
 use super::pending::Taken;
 use crate::backend::ebpf::{Ebpf, Housekeeping};
-use crate::backend::iptables::{RuleCounts, Rules};
+use crate::backend::iptables::Rules;
+use crate::backend::ipvs::Ipvs;
+use crate::backend::xtables::RuleCounts;
 use crate::backend::{Backend, BackendError, Refusal, Report};
 use crate::devices::Devices;
 use crate::plan::{PlanChange, PlanId};
@@ -43,6 +45,7 @@ impl Worker {
     pub(super) fn work(&mut self, taken: &Taken, facts: &Facts) -> Vec<Outcome> {
         match &mut self.backend {
             Backend::Iptables(rules) => write_rules(rules, taken, facts),
+            Backend::Ipvs(families) => write_services(families, taken, facts),
             Backend::Ebpf(ebpf) => vec![write_maps(ebpf, &self.families, taken, facts)],
         }
     }
@@ -51,6 +54,8 @@ impl Worker {
     pub(super) fn disturbed(&mut self) -> Vec<IpFamily> {
         match &mut self.backend {
             Backend::Iptables(rules) => disturbed_rules(rules),
+            // Nothing tells of changes: all is compared every sync period.
+            Backend::Ipvs(_) => self.families.clone(),
             Backend::Ebpf(ebpf) => {
                 let disturbed = ebpf.disturbed();
                 let families = self.families.iter().copied();
@@ -59,10 +64,10 @@ impl Worker {
         }
     }
 
-    /// Attaches to devices that are new; rules need no such thing.
+    /// Attaches to devices that are new; rules and services need no such thing.
     pub(super) fn set_devices(&mut self, devices: Arc<Devices>) -> Result<(), BackendError> {
         match &mut self.backend {
-            Backend::Iptables(_) => Ok(()),
+            Backend::Iptables(_) | Backend::Ipvs(_) => Ok(()),
             Backend::Ebpf(ebpf) => Ok(ebpf.set_devices(devices)?),
         }
     }
@@ -70,7 +75,7 @@ impl Worker {
     /// What maps need now and then; rules need none.
     pub(super) fn housekeep(&mut self) -> Option<Housekeeping> {
         match &mut self.backend {
-            Backend::Iptables(_) => None,
+            Backend::Iptables(_) | Backend::Ipvs(_) => None,
             Backend::Ebpf(ebpf) => Some(ebpf.housekeep(Instant::now())),
         }
     }
@@ -106,6 +111,29 @@ fn write_rules(families: &mut [Rules], taken: &Taken, facts: &Facts) -> Vec<Outc
         } else {
             rules.unsettle();
         }
+    }
+    outcomes
+}
+
+fn write_services(families: &mut [Ipvs], taken: &Taken, facts: &Facts) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for ipvs in families {
+        let family = ipvs.config().family;
+        let full = taken.reconcile.contains(&family);
+        let start = Instant::now();
+        let result = if full {
+            ipvs.reconcile(facts.ipvs(family), &taken.plans)
+        } else {
+            ipvs.apply(&taken.changes)
+        };
+        outcomes.push(Outcome {
+            families: vec![family],
+            full,
+            took: start.elapsed(),
+            result: result.map_err(Into::into),
+            rule_totals: None,
+            refused: in_a_list(ipvs.refused()),
+        });
     }
     outcomes
 }

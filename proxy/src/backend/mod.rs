@@ -4,6 +4,8 @@
 
 pub mod ebpf;
 pub mod iptables;
+pub mod ipvs;
+pub mod xtables;
 
 use std::fmt;
 
@@ -12,16 +14,22 @@ use std::fmt;
 pub enum Mode {
     /// Rules of iptables.
     Iptables,
+    /// Virtual services of IPVS.
+    Ipvs,
     /// Programs and maps of eBPF.
     Ebpf,
 }
 
 impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Iptables, Self::Ipvs, Self::Ebpf];
+
     /// As `--proxy-mode` and `/proxyMode` call it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Iptables => "iptables",
+            Self::Ipvs => "ipvs",
             Self::Ebpf => "ebpf",
         }
     }
@@ -31,6 +39,7 @@ impl Mode {
     pub const fn what_stays(self) -> &'static str {
         match self {
             Self::Iptables => "rules",
+            Self::Ipvs => "virtual services and rules",
             Self::Ebpf => "programs and maps",
         }
     }
@@ -47,6 +56,8 @@ impl fmt::Display for Mode {
 pub enum Backend {
     /// The rules of each IP family, one after the other.
     Iptables(Vec<iptables::Rules>),
+    /// The virtual services of each IP family, one after the other.
+    Ipvs(Vec<ipvs::Ipvs>),
     /// Maps and programs, of all families at once.
     Ebpf(Box<ebpf::Ebpf>),
 }
@@ -57,6 +68,7 @@ impl Backend {
     pub const fn mode(&self) -> Mode {
         match self {
             Self::Iptables(_) => Mode::Iptables,
+            Self::Ipvs(_) => Mode::Ipvs,
             Self::Ebpf(_) => Mode::Ebpf,
         }
     }
@@ -67,7 +79,7 @@ impl Backend {
 pub struct Report {
     /// What was written.
     pub written: Written,
-    /// Chains, or map elements and programs, that were not as they should be (only found by
+    /// Chains, map elements and programs, or parts of IPVS, that were not as they should be (only found by
     /// reconciling).
     pub repaired: usize,
 }
@@ -76,9 +88,11 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// Rules of iptables, by table.
-    Rules(iptables::RuleCounts),
+    Rules(xtables::RuleCounts),
     /// Elements of maps: written and deleted.
     Elements(usize),
+    /// Virtual services, destinations, set members and addresses: written and deleted.
+    Changes(usize),
 }
 
 /// A plan the kernel did not take; what it had before stays as far as it can.
@@ -93,7 +107,10 @@ pub struct Refusal {
 pub enum BackendError {
     /// iptables.
     #[error(transparent)]
-    Iptables(#[from] iptables::ToolError),
+    Iptables(#[from] xtables::ToolError),
+    /// IPVS.
+    #[error(transparent)]
+    Ipvs(#[from] ipvs::IpvsModeError),
     /// eBPF.
     #[error(transparent)]
     Ebpf(#[from] ebpf::EbpfError),

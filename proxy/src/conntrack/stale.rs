@@ -230,6 +230,7 @@ mod tests {
             source_ranges: None,
             source_ranges_include_node: false,
             health_check_node_port: None,
+            ipvs_scheduler: None,
             cluster: Box::default(),
             local: Box::default(),
             any_endpoint: !serving.is_empty(),

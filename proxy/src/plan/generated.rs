@@ -201,6 +201,7 @@ fn service(name: &'static str) -> impl Strategy<Value = Service> {
                         .map(|ranges| ranges.iter().map(|range| range.parse().unwrap()).collect()),
                     health_check_node_port: None,
                     proxied_elsewhere: false,
+                    ipvs_scheduler: None,
                 }
             },
         )

@@ -18,6 +18,8 @@ mod verdict;
 
 pub use node::{LocalDetector, NodeContext, NodePortAddresses};
 pub use service::plan_service;
-pub use service_plan::{Frontend, HealthCheck, PlanId, PlannedService, ServicePlan, Target};
+pub use service_plan::{
+    Frontend, HealthCheck, PlanId, PlannedService, ServicePlan, Target, is_api_server,
+};
 pub use table::{Conflict, PlanChange, PlanTable};
 pub use verdict::{Packet, Verdict, verdict};

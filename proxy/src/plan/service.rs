@@ -99,6 +99,7 @@ fn plan_port(
         source_ranges,
         source_ranges_include_node,
         health_check_node_port: health_check_of(service, 0).map(|check| check.node_port),
+        ipvs_scheduler: service.ipvs_scheduler,
         cluster: endpoints.cluster,
         local: endpoints.local,
         any_endpoint: endpoints.any,

@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use switchyard_cluster::object::{IpFamily, ObjectName, Protocol, TrafficPolicy};
+use switchyard_cluster::object::{IpFamily, IpvsScheduler, ObjectName, Protocol, TrafficPolicy};
 
 /// Which port of which Service, in which IP family.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +16,12 @@ pub struct PlanId {
     pub protocol: Protocol,
     /// The IP family.
     pub family: IpFamily,
+}
+
+/// Whether this is the API server's own Service, which other agents of a node wait for.
+#[must_use]
+pub fn is_api_server(id: &PlanId) -> bool {
+    id.service == ObjectName::new("default", "kubernetes") && id.protocol == Protocol::Tcp
 }
 
 /// `namespace/name:port`, without the colon where the port is unnamed.
@@ -71,6 +77,8 @@ pub struct ServicePlan {
     pub source_ranges_include_node: bool,
     /// The port at which load balancers ask for this Service's health, where it has one.
     pub health_check_node_port: Option<u16>,
+    /// The scheduler that the Service asks IPVS for, in ipvs mode.
+    pub ipvs_scheduler: Option<IpvsScheduler>,
     /// Endpoints anywhere, after conditions, topology and terminating fallback; sorted.
     /// Empty too when no frontend may use them.
     pub cluster: Box<[Target]>,

@@ -99,6 +99,7 @@ mod tests {
             source_ranges: None,
             source_ranges_include_node: false,
             health_check_node_port: None,
+            ipvs_scheduler: None,
             cluster: targets.iter().map(|&last| target(last)).collect(),
             local: Box::default(),
             any_endpoint: true,

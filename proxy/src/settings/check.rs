@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use switchyard_cluster::object::IpFamily;
+use switchyard_cluster::object::{IpFamily, IpvsScheduler};
 
-use super::{DetectLocal, Flags, ProxyMode, SettingError};
+use super::{DetectLocal, Flags, IpvsSettings, ProxyMode, SettingError};
 use crate::backend::ebpf::Forwarding;
 use crate::plan::NodePortAddresses;
 
@@ -30,7 +30,7 @@ impl Check {
             self.wrong(
                 "--proxy-mode",
                 text,
-                "iptables, ebpf or auto, all that this version has",
+                "iptables, ipvs, ebpf or auto, all that this version has",
             );
             ProxyMode::Iptables
         })
@@ -141,19 +141,58 @@ impl Check {
         }
     }
 
-    pub(super) fn sync_period(&mut self, flags: &Flags) -> Duration {
-        let (period, least) = (flags.iptables_sync_period, flags.iptables_min_sync_period);
-        if period.is_zero() {
-            self.wrong("--iptables-sync-period", "0s", "more than 0");
+    /// How often to look, and the shortest time between two writes: each mode has flags of its
+    /// own for them.
+    pub(super) fn sync_periods(
+        &mut self,
+        mode: ProxyMode,
+        flags: &Flags,
+    ) -> (Duration, Option<Duration>) {
+        let ipvs = (
+            "--ipvs-sync-period",
+            flags.ipvs_sync_period,
+            "--ipvs-min-sync-period",
+            flags.ipvs_min_sync_period,
+        );
+        let iptables = (
+            "--iptables-sync-period",
+            flags.iptables_sync_period,
+            "--iptables-min-sync-period",
+            flags.iptables_min_sync_period,
+        );
+        for (flag, period, least_flag, least) in [iptables, ipvs] {
+            if period.is_zero() {
+                self.wrong(flag, "0s", "more than 0");
+            }
+            if let Some(least) = least.filter(|least| *least > period) {
+                let expected = "no more than the sync period";
+                self.wrong(least_flag, &format!("{least:?}"), expected);
+            }
         }
-        if least.is_some_and(|least| least > period) {
-            self.wrong(
-                "--iptables-min-sync-period",
-                &format!("{least:?}"),
-                "no more than --iptables-sync-period",
-            );
+        match mode {
+            ProxyMode::Ipvs => (ipvs.1, ipvs.3),
+            ProxyMode::Iptables | ProxyMode::Ebpf | ProxyMode::Auto => (iptables.1, iptables.3),
         }
-        period
+    }
+
+    /// What ipvs mode needs to know.
+    pub(super) fn ipvs(&mut self, flags: &Flags) -> IpvsSettings {
+        let name = flags.ipvs_scheduler.as_str();
+        let scheduler = match name {
+            "" => IpvsScheduler::RoundRobin,
+            name => IpvsScheduler::from_name(name).unwrap_or_else(|| {
+                self.wrong("--ipvs-scheduler", name, IpvsScheduler::NAMES);
+                IpvsScheduler::RoundRobin
+            }),
+        };
+        IpvsSettings {
+            scheduler,
+            excluded: self.networks("--ipvs-exclude-cidrs", &flags.ipvs_exclude_cidrs),
+            strict_arp: flags.ipvs_strict_arp,
+            tcp_timeout: flags.ipvs_tcp_timeout,
+            tcp_fin_timeout: flags.ipvs_tcpfin_timeout,
+            udp_timeout: flags.ipvs_udp_timeout,
+        }
     }
 
     /// `IP:PORT`, `[IP]:PORT`, or an IP alone with the default port; empty is nowhere.

@@ -29,8 +29,8 @@ pub struct Flags {
     /// Name of this node; default: the host name
     #[arg(long, value_name = "NAME")]
     pub hostname_override: Option<String>,
-    /// How to program the kernel: iptables, ebpf, or auto: the best that works here (nftables
-    /// and ipvs come later)
+    /// How to program the kernel: iptables, ipvs (iptables where the kernel lacks it), ebpf, or
+    /// auto: the best that works here (nftables comes later)
     #[arg(long, value_name = "MODE", default_value = "iptables")]
     pub proxy_mode: String,
     /// Remove everything of ours from the kernel and exit
@@ -77,6 +77,35 @@ pub struct Flags {
     /// Shortest time from one sync to the next; default: as long as the last one took
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub iptables_min_sync_period: Option<Duration>,
+
+    /// How often virtual services, sets and rules are compared with what they should be (ipvs
+    /// mode)
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub ipvs_sync_period: Duration,
+    /// Shortest time from one sync to the next (ipvs mode); default: as long as the last one took
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub ipvs_min_sync_period: Option<Duration>,
+    /// How IPVS chooses among endpoints: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf
+    /// or mh. A Service's annotation switchyard.dev/ipvs-scheduler goes before it
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub ipvs_scheduler: String,
+    /// Networks whose virtual services are never deleted (ipvs mode), separated by commas
+    #[arg(long, value_name = "CIDRS", default_value = "")]
+    pub ipvs_exclude_cidrs: String,
+    /// Answer ARP only for addresses of the interface that was asked (ipvs mode): arp_ignore 1,
+    /// arp_announce 2
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub ipvs_strict_arp: bool,
+    /// Time-out of idle TCP connections in IPVS; 0 leaves it
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub ipvs_tcp_timeout: Duration,
+    /// Time-out of TCP connections after a FIN in IPVS; 0 leaves it
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub ipvs_tcpfin_timeout: Duration,
+    /// Time-out of UDP flows in IPVS; 0 leaves it
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub ipvs_udp_timeout: Duration,
 
     /// Where /healthz and /livez answer; empty: nowhere
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:10256")]

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use switchyard_cluster::object::IpvsScheduler;
 
 use crate::backend::ebpf::Forwarding;
 use crate::plan::NodePortAddresses;
@@ -26,6 +27,8 @@ pub const BPF_ROOT: &str = "/sys/fs/bpf/switchyard";
 pub struct Settings {
     /// How the kernel is to be programmed.
     pub proxy_mode: ProxyMode,
+    /// What ipvs mode needs to know, whether or not it is the mode.
+    pub ipvs: IpvsSettings,
     /// What ebpf mode needs to know, whether or not it is the mode.
     pub ebpf: EbpfSettings,
     /// Where the cluster is read from.
@@ -54,6 +57,23 @@ pub struct Settings {
     pub metrics_address: Option<SocketAddr>,
     /// Conntrack's limits and time-outs.
     pub conntrack: Conntrack,
+}
+
+/// Flags of ipvs mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpvsSettings {
+    /// How IPVS chooses among the endpoints of Services that ask for nothing else.
+    pub scheduler: IpvsScheduler,
+    /// Networks whose virtual services are never deleted.
+    pub excluded: Vec<IpNet>,
+    /// Answer ARP only for addresses of the interface that was asked.
+    pub strict_arp: bool,
+    /// Time-out of idle TCP connections; zero leaves the kernel's.
+    pub tcp_timeout: Duration,
+    /// Time-out of TCP connections after a FIN; zero leaves the kernel's.
+    pub tcp_fin_timeout: Duration,
+    /// Time-out of UDP flows; zero leaves the kernel's.
+    pub udp_timeout: Duration,
 }
 
 /// Flags of ebpf mode.
@@ -138,8 +158,11 @@ impl Settings {
                 "flags instead: this version reads no configuration file",
             );
         }
+        let proxy_mode = check.proxy_mode(&flags.proxy_mode);
+        let (sync_period, min_sync_period) = check.sync_periods(proxy_mode, flags);
         let settings = Self {
-            proxy_mode: check.proxy_mode(&flags.proxy_mode),
+            proxy_mode,
+            ipvs: check.ipvs(flags),
             ebpf: EbpfSettings {
                 cgroup_root: flags
                     .cgroup_root
@@ -163,8 +186,8 @@ impl Settings {
             masquerade_all: flags.masquerade_all,
             masquerade_mark: 1 << flags.iptables_masquerade_bit,
             localhost_node_ports: flags.iptables_localhost_nodeports,
-            sync_period: check.sync_period(flags),
-            min_sync_period: flags.iptables_min_sync_period,
+            sync_period,
+            min_sync_period,
             healthz_address: check.listen(
                 "--healthz-bind-address",
                 &flags.healthz_bind_address,
@@ -227,20 +250,39 @@ mod tests {
         assert_eq!(settings.ebpf.cgroup_root, None);
         assert_eq!(settings.ebpf.bpf_root, Path::new(BPF_ROOT));
         assert!(!settings.ebpf.host_namespace_only);
+        assert_eq!(settings.ipvs.scheduler, IpvsScheduler::RoundRobin);
+        assert!(settings.ipvs.excluded.is_empty() && !settings.ipvs.strict_arp);
+    }
+
+    #[test]
+    fn each_mode_has_its_own_sync_period() {
+        let flags = ["--ipvs-sync-period=5s", "--ipvs-min-sync-period=1s"];
+        let of = |mode| settings(&[flags.as_slice(), &[mode]].concat()).unwrap();
+        let ipvs = of("--proxy-mode=ipvs");
+        assert_eq!(ipvs.sync_period, Duration::from_secs(5));
+        assert_eq!(ipvs.min_sync_period, Some(Duration::from_secs(1)));
+        let iptables = of("--proxy-mode=iptables");
+        assert_eq!(iptables.sync_period, Duration::from_secs(30));
+        assert_eq!(iptables.min_sync_period, None);
     }
 
     #[test]
     fn modes_that_are_not_there_are_named_with_those_that_are() {
-        for (name, mode) in [("ebpf", ProxyMode::Ebpf), ("auto", ProxyMode::Auto)] {
+        let modes = [
+            ("ipvs", ProxyMode::Ipvs),
+            ("ebpf", ProxyMode::Ebpf),
+            ("auto", ProxyMode::Auto),
+        ];
+        for (name, mode) in modes {
             let settings = settings(&[&format!("--proxy-mode={name}")]).unwrap();
             assert_eq!(settings.proxy_mode, mode);
         }
-        for name in ["nftables", "ipvs", ""] {
+        for name in ["nftables", ""] {
             let errors = settings(&[&format!("--proxy-mode={name}")]).unwrap_err();
             assert_eq!(
                 errors[0].to_string(),
                 format!(
-                    "--proxy-mode: {name:?}: expected iptables, ebpf or auto, all that this \
+                    "--proxy-mode: {name:?}: expected iptables, ipvs, ebpf or auto, all that this \
                      version has"
                 )
             );
@@ -272,6 +314,8 @@ mod tests {
             "--detect-local-mode=Guess",
             "--metrics-bind-address=here",
             "--proxy-mode=userspace",
+            "--ipvs-scheduler=fair",
+            "--ipvs-exclude-cidrs=10.0.0.1",
             "--iptables-min-sync-period=1m",
             "--bpf-root=pins",
         ])
@@ -279,10 +323,12 @@ mod tests {
         let flags: Vec<_> = errors.iter().map(|error| error.flag).collect();
         let expected = [
             "--proxy-mode",
+            "--iptables-min-sync-period",
+            "--ipvs-scheduler",
+            "--ipvs-exclude-cidrs",
             "--bpf-root",
             "--cluster-cidr",
             "--detect-local-mode",
-            "--iptables-min-sync-period",
             "--metrics-bind-address",
         ];
         assert_eq!(flags, expected);

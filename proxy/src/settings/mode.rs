@@ -3,6 +3,8 @@
 pub enum ProxyMode {
     /// By iptables.
     Iptables,
+    /// By IPVS where the machine has it, else by iptables.
+    Ipvs,
     /// By eBPF, and by nothing else.
     Ebpf,
     /// By eBPF where the machine has all that it takes, else by iptables.
@@ -15,6 +17,7 @@ impl ProxyMode {
     pub fn of(name: &str) -> Option<Self> {
         match name {
             "iptables" => Some(Self::Iptables),
+            "ipvs" => Some(Self::Ipvs),
             "ebpf" => Some(Self::Ebpf),
             "auto" => Some(Self::Auto),
             _ => None,

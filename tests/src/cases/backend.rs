@@ -34,6 +34,13 @@ impl Backend {
         tool: Some(IptablesTool::Legacy),
         flags: &[],
     };
+    /// Virtual services of the kernel's IPVS, with sets and rules.
+    pub const IPVS: Self = Self {
+        name: "ipvs",
+        mode: "ipvs",
+        tool: Some(IptablesTool::Nft),
+        flags: &[],
+    };
     /// Programs at the sockets of node1 and its pods, and at node1's devices.
     pub const EBPF: Self = Self {
         name: "ebpf",
@@ -54,6 +61,11 @@ impl Backend {
             IptablesTool::Nft => Self::IPTABLES_NFT,
             IptablesTool::Legacy => Self::IPTABLES_LEGACY,
         }
+    }
+
+    /// Whether every Service has rules of its own.
+    pub fn has_rules_for_each(self) -> bool {
+        self == Self::IPTABLES_NFT || self == Self::IPTABLES_LEGACY
     }
 
     /// Whether the sockets of node1 and its pods are translated, in place of their packets.

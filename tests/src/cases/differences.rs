@@ -9,10 +9,11 @@ use serde::Deserialize;
 use super::backend::Backend;
 use super::expect::Expect;
 use super::format::{PacketSpec, parsed_list};
-use super::service::{IngressSpec, ServiceSpec};
+use super::service::{IngressSpec, PortSpec, ServiceSpec};
 use crate::testbed::{Outcome, Place, Protocol};
 
 const EBPF: &str = include_str!("../../cases/differences-ebpf.yaml");
+const IPVS: &str = include_str!("../../cases/differences-ipvs.yaml");
 
 /// The differences of one backend.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -52,6 +53,16 @@ struct When {
     /// It belongs to a `flow`.
     #[serde(default)]
     flow: bool,
+    /// `masq: n` is expected.
+    #[serde(default)]
+    kept: bool,
+    /// It goes to a node port, an external or a LoadBalancer address of a Service with
+    /// externalTrafficPolicy Local.
+    #[serde(default)]
+    external_local: bool,
+    /// No Service has the address any more.
+    #[serde(default)]
+    gone: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -79,6 +90,14 @@ enum Allowed {
     Denied,
     /// The socket may be destroyed; the client makes a new one and goes on.
     NewSocket,
+    /// Some of the endpoints that are expected may be left out.
+    FewerEndpoints,
+    /// Affinity holds for each address of a Service by itself.
+    AffinityByAddress,
+    /// Affinity may outlast its time-out.
+    LongerAffinity,
+    /// The flow is not judged.
+    EndedFlow,
 }
 
 /// What one packet may meet beyond its expectation.
@@ -90,6 +109,14 @@ pub struct Leeway {
     pub denied_is_dropped: bool,
     /// A flow may go on from another socket when its own is destroyed.
     pub new_socket: bool,
+    /// Not every endpoint that is expected need answer.
+    pub fewer_endpoints: bool,
+    /// An endpoint remembered at another address says nothing.
+    pub affinity_by_address: bool,
+    /// The client may still be at the endpoint it should have left by now.
+    pub longer_affinity: bool,
+    /// The flow may have ended.
+    pub ended_flow: bool,
 }
 
 impl Leeway {
@@ -116,14 +143,16 @@ impl Differences {
     /// # Errors
     /// The file does not follow its notation, or a difference has no name or no reason.
     pub fn of(backend: Backend) -> Result<Self> {
-        if !backend.is_at_the_socket() {
-            return Ok(Self::default());
-        }
-        let all: Self = serde_saphyr::from_str(EBPF).context("differences-ebpf.yaml")?;
+        let (file, text) = match backend {
+            Backend::EBPF => ("differences-ebpf.yaml", EBPF),
+            Backend::IPVS => ("differences-ipvs.yaml", IPVS),
+            _ => return Ok(Self::default()),
+        };
+        let all: Self = serde_saphyr::from_str(text).context(file)?;
         for difference in &all.differences {
             if difference.name.is_empty() || difference.why.is_empty() {
                 bail!(
-                    "differences-ebpf.yaml: `{}`: a difference has a name and a reason",
+                    "{file}: `{}`: a difference has a name and a reason",
                     difference.name
                 );
             }
@@ -134,13 +163,19 @@ impl Differences {
     pub(super) fn leeway(&self, packet: &PacketSpec, situation: Situation<'_>) -> Leeway {
         let mut leeway = Leeway::default();
         for difference in &self.differences {
-            if !difference.when.holds(packet) || difference.unless.holds(packet, situation) {
+            if !difference.when.holds(packet, situation)
+                || difference.unless.holds(packet, situation)
+            {
                 continue;
             }
             match difference.allows {
                 Allowed::AnySource => leeway.any_source = true,
                 Allowed::Denied => leeway.denied_is_dropped = true,
                 Allowed::NewSocket => leeway.new_socket = true,
+                Allowed::FewerEndpoints => leeway.fewer_endpoints = true,
+                Allowed::AffinityByAddress => leeway.affinity_by_address = true,
+                Allowed::LongerAffinity => leeway.longer_affinity = true,
+                Allowed::EndedFlow => leeway.ended_flow = true,
             }
         }
         leeway
@@ -148,7 +183,7 @@ impl Differences {
 }
 
 impl When {
-    fn holds(&self, packet: &PacketSpec) -> bool {
+    fn holds(&self, packet: &PacketSpec, situation: Situation<'_>) -> bool {
         let protocol = match packet.proto {
             Protocol::Tcp => ProtocolWord::Tcp,
             Protocol::Udp => ProtocolWord::Udp,
@@ -158,6 +193,17 @@ impl When {
             && (!self.masqueraded || packet.masq == Some(true))
             && (!self.dropped || packet.expect == Expect::Drop)
             && (!self.flow || packet.flow.is_some())
+            && (!self.kept || packet.masq == Some(false))
+            && (!self.gone
+                || !situation
+                    .services
+                    .values()
+                    .any(|service| has_address(service, packet.to)))
+            && (!self.external_local
+                || situation
+                    .services
+                    .values()
+                    .any(|service| is_external_local(service, packet.to)))
     }
 }
 
@@ -175,12 +221,36 @@ impl Unless {
     }
 }
 
-/// Whether `to` is a LoadBalancer address of the Service, and its source ranges keep anybody out.
-fn has_ranges_for(service: &ServiceSpec, to: SocketAddr) -> bool {
-    let own = service.load_balancer.iter().any(|point| match point {
+/// Whether `to` is an external way into the Service, other than its node port on localhost, and its
+/// policy Local.
+fn is_external_local(service: &ServiceSpec, to: SocketAddr) -> bool {
+    let is_vip = |text: &String| text.parse() == Ok(to.ip());
+    let vip = service.external_ips.iter().any(is_vip) || is_load_balancer(service, to);
+    let here = vip && service.ports.iter().any(|port| port.port == to.port());
+    let is_node_port = |port: &PortSpec| port.node_port == to.port();
+    let node = !to.ip().is_loopback() && service.ports.iter().any(is_node_port);
+    service.external_traffic_policy.as_deref() == Some("Local") && (here || node)
+}
+
+/// Whether `to` is a VIP or a node port of the Service.
+fn has_address(service: &ServiceSpec, to: SocketAddr) -> bool {
+    let is_vip = |text: &String| text.parse() == Ok(to.ip());
+    service.cluster_ip.iter().any(is_vip)
+        || service.external_ips.iter().any(is_vip)
+        || is_load_balancer(service, to)
+        || service.ports.iter().any(|port| port.node_port == to.port())
+}
+
+fn is_load_balancer(service: &ServiceSpec, to: SocketAddr) -> bool {
+    service.load_balancer.iter().any(|point| match point {
         IngressSpec::Address(ip) => *ip == to.ip(),
         IngressSpec::Full { ip, .. } => *ip == Some(to.ip()),
-    });
+    })
+}
+
+/// Whether `to` is a LoadBalancer address of the Service, and its source ranges keep anybody out.
+fn has_ranges_for(service: &ServiceSpec, to: SocketAddr) -> bool {
+    let own = is_load_balancer(service, to);
     let all = |range: &String| range.trim().ends_with("/0");
     own && service.ports.iter().any(|port| port.port == to.port())
         && !service.source_ranges.is_empty()

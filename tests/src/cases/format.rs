@@ -164,6 +164,8 @@ pub enum BackendWord {
     Nft,
     /// iptables over iptables-legacy.
     Legacy,
+    /// IPVS.
+    Ipvs,
     /// eBPF.
     Ebpf,
 }
@@ -172,6 +174,7 @@ impl BackendWord {
     /// Whether it stands for this backend.
     pub fn is(self, backend: Backend) -> bool {
         let word = match backend.tool {
+            _ if backend == Backend::IPVS => Self::Ipvs,
             Some(IptablesTool::Nft) => Self::Nft,
             Some(IptablesTool::Legacy) => Self::Legacy,
             None => Self::Ebpf,

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::backend::Backend;
 use super::rules::{per_service_chains, save_rules};
-use crate::testbed::{Family, Proxy, Testbed};
+use crate::testbed::{Family, Place, Proxy, Testbed};
 
 /// Maps of the eBPF backend that hold nothing while there is no Service. (Flows stay until their
 /// time is up, so they are not among them.)
@@ -29,6 +29,20 @@ pub fn map_entries(bed: &Testbed, proxy: &Proxy, map: &str) -> Result<f64> {
         bed,
         &format!("switchyard_ebpf_map_entries{{map=\"{map}\"}}"),
     )
+}
+
+/// What IPVS, its sets and its device hold, as the usual tools list it.
+fn left_of_ipvs(bed: &Testbed) -> Result<Vec<String>> {
+    let list = |command: &[&str]| -> Result<String> {
+        bed.run(Place::Node1, command, "")?
+            .success(&command.join(" "))
+    };
+    let services = list(&["ipvsadm", "-Sn"])?;
+    let sets = list(&["ipset", "save"])?;
+    let addresses = list(&["ip", "-o", "address", "show", "dev", "kube-ipvs0"])?;
+    let members = sets.lines().filter(|line| line.starts_with("add "));
+    let all = services.lines().chain(members).chain(addresses.lines());
+    Ok(all.map(str::to_owned).collect())
 }
 
 /// What stands in the kernel while there is no Service: nothing may be left of one that is gone.
@@ -57,6 +71,9 @@ impl Emptiness {
     /// The kernel's rules, or the proxy's metrics, cannot be read.
     pub fn left(&self, bed: &Testbed, proxy: &Proxy) -> Result<Vec<String>> {
         let mut left = Vec::new();
+        if self.backend == Backend::IPVS {
+            return left_of_ipvs(bed);
+        }
         if let Some(tool) = self.backend.tool {
             for family in [Family::IPv4, Family::IPv6] {
                 let saved = save_rules(bed, tool, family)?;

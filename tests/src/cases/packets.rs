@@ -29,7 +29,8 @@ pub(super) struct Sender<'a> {
     backend: Backend,
     differences: &'a Differences,
     flows: Mutex<HashMap<(String, Family), Connection>>,
-    remembered: Mutex<HashMap<(String, Family), SocketAddr>>,
+    /// Endpoints, each with the address at which it was met.
+    remembered: Mutex<HashMap<(String, Family), (SocketAddr, SocketAddr)>>,
 }
 
 impl<'a> Sender<'a> {
@@ -118,6 +119,16 @@ impl<'a> Sender<'a> {
             }
             _ => None,
         };
+        let elsewhere = remembered.is_some_and(|(_, at)| at != probe.to);
+        let remembered = remembered.map(|(by, _)| by);
+        let means_nothing = match packet.expect {
+            Expect::Same(_) => leeway.affinity_by_address && elsewhere,
+            Expect::OtherThan(_) => leeway.longer_affinity,
+            _ => false,
+        };
+        if means_nothing || leeway.ended_flow {
+            return Ok(());
+        }
         let masquerade = packet.masq.filter(|_| !leeway.any_source);
         let mut outcomes = Vec::new();
         for round in 0..MAX_ROUNDS {
@@ -139,6 +150,7 @@ impl<'a> Sender<'a> {
                     }
                 }
             }
+            let enough = enough || leeway.fewer_endpoints;
             let alone = matches!(packet.expect, Expect::OneOf { .. }) && round == 0;
             if enough && !alone {
                 if let (
@@ -153,7 +165,7 @@ impl<'a> Sender<'a> {
                         .remembered
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner);
-                    remembered.insert((name.clone(), family), answer.by);
+                    remembered.insert((name.clone(), family), (answer.by, probe.to));
                 }
                 return Ok(());
             }

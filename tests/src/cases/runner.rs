@@ -228,6 +228,7 @@ impl<'a> CaseRunner<'a> {
         std::thread::sleep(step.wait);
         let mut wrong = state.check_packets(step);
         if let Some(tool) = self.backend.tool
+            && self.backend.has_rules_for_each()
             && !(step.rules.has.is_empty() && step.rules.has_not.is_empty())
         {
             wrong.extend(check_rules(
@@ -286,9 +287,11 @@ impl<'a> CaseRunner<'a> {
 
     fn start_proxy(&mut self) -> Result<()> {
         let mut options = self.backend.options(self.bed, self.manifests.dir())?;
-        options
-            .flags
-            .push("--iptables-min-sync-period=0s".to_owned());
+        let least = match self.backend {
+            Backend::IPVS => "--ipvs-min-sync-period=0s",
+            _ => "--iptables-min-sync-period=0s",
+        };
+        options.flags.push(least.to_owned());
         options.flags.extend(self.flags.iter().cloned());
         self.proxy = Some(Proxy::start(self.bed, options)?);
         Ok(())

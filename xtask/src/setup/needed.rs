@@ -104,8 +104,8 @@ pub(super) const FOR_LOOKING: [Program; 1] = [program(
     "looking at loaded eBPF programs and maps by hand",
 )];
 
-/// What only `cargo xtask vm` needs.
-pub(super) const FOR_VM: [Program; 4] = [
+/// What only `cargo xtask vm` and its guests need.
+pub(super) const FOR_VM: [Program; 5] = [
     program(
         "qemu-system-x86_64",
         "qemu-system-x86",
@@ -125,5 +125,10 @@ pub(super) const FOR_VM: [Program; 4] = [
         "xz",
         "xz-utils",
         "`cargo xtask vm --kernel 6.12`, whose modules are packed with it",
+    ),
+    server(
+        "ipvsadm",
+        "ipvsadm",
+        "tests of IPVS, which look at it in guests of `cargo xtask vm`",
     ),
 ];

@@ -1,5 +1,6 @@
 //! The kernel programs on other kernels than this machine's, in guests of `cargo xtask vm`: every
-//! kernel's verifier takes them, and they do what they should.
+//! kernel's verifier takes them, and they do what they should. And IPVS and ipset there: few
+//! machines that tests run on have IPVS.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +19,25 @@ const WITH_FILTERS: Version = Version::V6_1;
 const CASES: &str = "b-clusterip: every place|c-no-endpoints|p-restart: changes";
 /// The test of filters that come and go.
 const FILTERS: &str = "a_port_of_a_bridge_has_no_programs";
+/// Tests of netlink families, by parts of their names: all of IPVS, which are ignored elsewhere.
+const IPVS: [&str; 2] = ["ipvs::", "--include-ignored"];
+/// What is added to those on the older kernel: ipset, without the test that takes as long as all
+/// others.
+const IPSET: [&str; 3] = ["ipset", "--skip", "seventy_thousand"];
+/// Cases that are run in ipvs mode on the older kernel, by parts of their names: every kind of address
+/// and of refusal, policies, and what a change or another proxy leaves.
+const IPVS_CASES: &str = "a-policies: A01|b-clusterip: every place|c-no-endpoints: C01-C06: no slice\
+    |d-source-ranges: D01|e-external-policy: E15|f-internal-policy: F04|i-hairpin|j-flows: UDP stays\
+    |l-addresses: an external address|p-restart: changes";
+/// Tests of what only ipvs mode does that are run there: others' state, connections that outlive
+/// their endpoint, schedulers.
+const IPVS_TESTS: [&str; 3] = [
+    "what_others_have",
+    "an_endpoint_that_goes",
+    "every_scheduler",
+];
+/// The program that tests of IPVS look at it with, and its package.
+const IPVS_TOOL: &str = "ipvsadm";
 /// A guest's end, in seconds; none takes half of it on two idle processors.
 const GUEST_SECONDS: u32 = 240;
 /// The guests' memory, in MiB: their files are in it, unstripped programs among them.
@@ -39,8 +59,9 @@ pub(super) fn run(counts: &mut Counts) -> Result<()> {
     for (program, package) in NEEDED {
         if !is_installed(program) {
             println!(
-                "SKIPPED, the programs were run on this machine's kernel only: there is no \
-                 `{program}` (`cargo xtask setup` installs it, package {package})"
+                "SKIPPED, the programs were run on this machine's kernel only, and nothing on one \
+                 with IPVS: there is no `{program}` (`cargo xtask setup` installs it, package \
+                 {package})"
             );
             return Ok(());
         }
@@ -55,11 +76,19 @@ pub(super) fn run(counts: &mut Counts) -> Result<()> {
     if kernels.is_empty() {
         return Ok(());
     }
+    if !is_installed(IPVS_TOOL) {
+        println!(
+            "SKIPPED, nothing is run with IPVS: there is no `{IPVS_TOOL}` (`cargo xtask setup` \
+             installs it, package {IPVS_TOOL})"
+        );
+    }
     let programs = test_binary("switchyard-proxy", "programs")?;
     let cases = test_binary("switchyard-tests", "cases")?;
     let ebpf = test_binary("switchyard-tests", "ebpf")?;
+    let ipvs = test_binary("switchyard-tests", "ipvs")?;
+    let netlink = test_binary("switchyard-netlink", "privileged")?;
     let proxy = switchyard_tests::binary::find("switchyard-proxy")?;
-    let stripped = Stripped::of(&[&programs, &cases, &ebpf, &proxy])?;
+    let stripped = Stripped::of(&[&programs, &cases, &ebpf, &ipvs, &netlink, &proxy])?;
     let proxy = stripped.path(&proxy)?;
     let files = [root()?.join("tests/cases"), proxy.clone()];
     let mut failed = Vec::new();
@@ -74,6 +103,13 @@ pub(super) fn run(counts: &mut Counts) -> Result<()> {
                 runs.push(run);
             }
         }
+        if is_installed(IPVS_TOOL) {
+            runs.push(families(version, &stripped.path(&netlink)?)?);
+            if version == WITH_FILTERS {
+                let [cases, ipvs] = [stripped.path(&cases)?, stripped.path(&ipvs)?];
+                runs.extend(ipvs_mode(version, &files, &proxy, &cases, &ipvs)?);
+            }
+        }
         for run in runs {
             println!("-- on Linux {}: {}", version.name(), shown(&run));
             failed.extend(count_results(run, counts).err());
@@ -83,6 +119,34 @@ pub(super) fn run(counts: &mut Counts) -> Result<()> {
         None => Ok(()),
         Some(error) => Err(error),
     }
+}
+
+/// The tests of netlink families in a guest.
+fn families(version: Version, binary: &Path) -> Result<Command> {
+    let mut families = guest(version, &[], binary, &IPVS)?;
+    if version == WITH_FILTERS {
+        families.args(IPSET);
+    }
+    Ok(families)
+}
+
+/// Cases and tests of ipvs mode in guests.
+fn ipvs_mode(
+    version: Version,
+    files: &[PathBuf],
+    proxy: &Path,
+    cases: &Path,
+    ipvs: &Path,
+) -> Result<[Command; 2]> {
+    let ignored = ["--ignored", "--nocapture", "--test-threads=1"];
+    let mut in_cases = guest(version, files, cases, &["every_case_on_ipvs"])?;
+    in_cases.args(ignored).env("SWITCHYARD_CASES", IPVS_CASES);
+    let mut in_tests = guest(version, files, ipvs, &IPVS_TESTS)?;
+    in_tests.args(ignored);
+    for run in [&mut in_cases, &mut in_tests] {
+        run.env("SWITCHYARD_PROXY_BIN", proxy);
+    }
+    Ok([in_cases, in_tests])
 }
 
 /// A command in a guest, with files.

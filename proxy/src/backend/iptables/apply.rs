@@ -6,15 +6,12 @@ use std::sync::Arc;
 use super::{Shared, nfacct_names};
 use switchyard_netlink::nfacct::Acct;
 
-use super::batch::Script;
 use super::cluster_ips::ClusterIps;
 use super::config::Config;
-use super::counts::RuleCounts;
 use super::difference::{Difference, Step};
-use super::fixed::{self, Table};
+use super::fixed;
 use super::render::Renderer;
-use super::tampering::Tampering;
-use super::tool::{Tool, ToolError};
+use crate::backend::xtables::{RuleCounts, Script, Table, Tampering, Tool, ToolError};
 use crate::backend::{Refusal, Report, Written};
 use crate::plan::{PlanChange, PlanId, ServicePlan};
 

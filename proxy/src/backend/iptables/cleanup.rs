@@ -2,26 +2,24 @@
 
 use switchyard_netlink::nfacct::{Acct, AcctError};
 
-use super::batch::Batch;
-use super::fixed::{self, Table};
-use super::read::{RuleHash, TableState};
+use super::fixed;
 use super::survey::is_per_service;
-use super::tool::{Tool, ToolError};
 use super::{Shared, cluster_ips, names, nfacct_names};
+use crate::backend::xtables::{self, Kept, Table, Tool, ToolError};
 
-/// Removes our jumps and chains from every table of the tool's family. True if there were
-/// any.
+/// Removes our jumps and chains from every table of the tool's family, but for those that the
+/// mode in force keeps. True if there were any.
 ///
 /// KUBE-FIREWALL stays, with its jumps: kubelet writes the same chain and relies on it.
 ///
 /// # Errors
 /// When a table can't be read or written; the others are tried all the same and the first
 /// error is returned.
-pub fn cleanup(tool: &Tool) -> Result<bool, ToolError> {
+pub fn cleanup(tool: &Tool, kept: &Kept) -> Result<bool, ToolError> {
     let mut first_error = None;
     let mut any = false;
     for table in Table::ALL {
-        match clean_table(tool, table) {
+        match clean_table(tool, table, kept) {
             Ok(there) => any |= there,
             Err(error) => drop(first_error.get_or_insert(error)),
         }
@@ -45,55 +43,40 @@ fn remove_accounting() {
     }
 }
 
-fn clean_table(tool: &Tool, table: Table) -> Result<bool, ToolError> {
-    let state = tool.save(table)?;
-    let mut batch = Batch::default();
-    for jump in fixed::jumps().iter().filter(|jump| jump.table == table) {
-        if jump.rule.ends_with(names::FIREWALL) && !jump.rule.ends_with(names::PROXY_FIREWALL) {
-            continue;
-        }
-        // Every one of them: with a jump left its chain could not go.
-        let wanted = RuleHash::of(&jump.rule);
-        let there = state
-            .rules(jump.from)
-            .iter()
-            .filter(|rule| **rule == wanted);
-        for _ in there {
-            batch.section(table);
-            batch.delete(jump.from, &jump.rule);
-        }
-    }
-    let chains = our_chains(table, &state);
-    batch.delete_chains(table, chains.iter());
-    let script = batch.finish();
-    if script.is_empty() {
-        return Ok(false);
-    }
-    tool.restore(script.text()).map(|()| true)
-}
-
-fn our_chains(table: Table, state: &TableState) -> Vec<String> {
-    let created = fixed::CREATED_CHAINS.iter();
-    let mut known: Vec<&str> = created
+fn clean_table(tool: &Tool, table: Table, kept: &Kept) -> Result<bool, ToolError> {
+    let ours: Vec<&str> = chains()
         .filter(|(of, name)| *of == table && *name != names::FIREWALL)
-        .map(|(_, name)| *name)
+        .map(|(_, name)| name)
         .collect();
-    known.extend(match table {
-        Table::Mangle => vec![],
-        Table::Filter => vec![names::FORWARD],
-        Table::Nat => vec![names::MARK_MASQ, names::POSTROUTING],
-    });
     debug_assert!(
         Shared::ALL
             .iter()
-            .all(|s| s.table() != table || known.contains(&s.chain()))
+            .all(|s| s.table() != table || ours.contains(&s.chain()))
     );
-    state
-        .chains
-        .keys()
-        .filter(|name| {
-            known.contains(&name.as_str()) || (table == Table::Nat && is_per_service(name))
-        })
-        .cloned()
-        .collect()
+    let is_ours =
+        |name: &str| ours.contains(&name) || (table == Table::Nat && is_per_service(name));
+    let mut jumps = fixed::jumps();
+    jumps.retain(|jump| {
+        !jump.rule.ends_with(names::FIREWALL) || jump.rule.ends_with(names::PROXY_FIREWALL)
+    });
+    xtables::remove(tool, table, &jumps, is_ours, kept)
+}
+
+/// What stays when another mode's rules are removed while this one is in force.
+#[must_use]
+pub fn kept() -> Kept {
+    Kept {
+        jumps: fixed::jumps(),
+        chains: chains().collect(),
+    }
+}
+
+/// Chains that are there however many Services there are.
+fn chains() -> impl Iterator<Item = (Table, &'static str)> {
+    let filled = [
+        (Table::Filter, names::FORWARD),
+        (Table::Nat, names::MARK_MASQ),
+        (Table::Nat, names::POSTROUTING),
+    ];
+    fixed::CREATED_CHAINS.into_iter().chain(filled)
 }

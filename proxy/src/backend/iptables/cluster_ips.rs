@@ -74,9 +74,11 @@ impl ClusterIps {
         let mut missing: HashMap<IpAddr, ()> =
             self.holders.keys().map(|address| (*address, ())).collect();
         let mut surplus = Vec::new();
-        for Entry::Ip(address) in self.ipset.entries(self.name)? {
-            if missing.remove(&address).is_none() {
-                surplus.push(Entry::Ip(address));
+        for entry in self.ipset.entries(self.name)? {
+            let is_wanted =
+                matches!(entry, Entry::Ip(address) if missing.remove(&address).is_some());
+            if !is_wanted {
+                surplus.push(entry);
             }
         }
         let missing: Vec<Entry> = missing.into_keys().map(Entry::Ip).collect();
@@ -133,11 +135,8 @@ impl ClusterIps {
 
     /// Makes room before the set is full.
     fn grow(&mut self) -> Result<(), IpsetError> {
-        let needed = u32::try_from(self.holders.len()).unwrap_or(u32::MAX);
-        if needed > self.spec.max_elements {
-            self.spec.max_elements = needed.saturating_mul(2);
-            self.ipset.ensure(self.name, &self.spec)?;
-        }
+        let needed = self.holders.len();
+        self.ipset.make_room(self.name, &mut self.spec, needed)?;
         Ok(())
     }
 }

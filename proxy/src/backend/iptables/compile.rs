@@ -8,10 +8,9 @@ use std::net::IpAddr;
 use switchyard_cluster::object::{IpFamily, TrafficPolicy};
 
 use super::config::Config;
-use super::counts::RuleCounts;
-use super::fixed::Table;
 use super::names::{self, ServiceChains};
 use super::{Shared, nfacct_names};
+use crate::backend::xtables::{Chain, RuleCounts, Table};
 use crate::plan::{Frontend, LocalDetector, ServicePlan, Target};
 
 /// The rules of one plan.
@@ -22,13 +21,6 @@ pub(super) struct Fragment {
     pub(super) chains: Vec<Chain>,
     /// Rules in chains shared by all plans, without `-A CHAIN`.
     pub(super) shared: Vec<(Shared, String)>,
-}
-
-/// A chain of the nat table and its rules, without `-A CHAIN`.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Chain {
-    pub(super) name: String,
-    pub(super) rules: Vec<String>,
 }
 
 impl Fragment {

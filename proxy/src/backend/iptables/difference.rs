@@ -4,11 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Shared;
-use super::batch::Batch;
 use super::compile::{Fragment, compile};
 use super::config::Config;
-use super::counts::RuleCounts;
-use super::fixed::Table;
+use crate::backend::xtables::{Batch, RuleCounts, Table};
 use crate::plan::{PlanId, ServicePlan};
 
 /// One plan as the kernel has it and as it should be.

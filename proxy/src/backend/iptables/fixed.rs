@@ -3,42 +3,9 @@
 
 use switchyard_cluster::object::IpFamily;
 
-use super::compile::Chain;
 use super::config::Config;
 use super::{Shared, names, nfacct_names};
-
-/// A table, in the order in which they are prepared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Table {
-    Mangle,
-    Filter,
-    Nat,
-}
-
-impl Table {
-    pub(super) const ALL: [Self; 3] = [Self::Mangle, Self::Filter, Self::Nat];
-
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Mangle => "mangle",
-            Self::Filter => "filter",
-            Self::Nat => "nat",
-        }
-    }
-}
-
-/// A chain whose content is ours alone and does not depend on Services.
-pub(super) struct FixedChain {
-    pub(super) table: Table,
-    pub(super) chain: Chain,
-}
-
-/// A jump from a chain of the kernel's into one of ours.
-pub(super) struct Jump {
-    pub(super) table: Table,
-    pub(super) from: &'static str,
-    pub(super) rule: String,
-}
+use crate::backend::xtables::{Chain, FixedChain, Jump, Table};
 
 /// Chains that are filled elsewhere, only created here.
 pub(super) const CREATED_CHAINS: [(Table, &str); 10] = [

@@ -12,33 +12,28 @@
 //!   grows with the square of the chains in one commit.
 //! - A restart reads what is there and writes the difference.
 //!
-//! Parts: [`compile`] (plan to rules), [`read`] (kernel to rule hashes), [`apply`] (the
-//! difference, through a [`batch`] and a [`tool`]).
+//! Parts: [`compile`] (plan to rules), `xtables` (kernel to rule hashes, and the tool), [`apply`]
+//! (the difference, as a batch).
 
 mod apply;
-mod batch;
 mod cleanup;
 mod cluster_ips;
 mod compile;
 mod config;
-mod counts;
 mod difference;
 mod fixed;
 mod names;
-mod read;
 mod reconcile;
 mod render;
 #[cfg(test)]
 mod simulation;
 mod survey;
-mod tampering;
-mod tool;
 
 pub use apply::Rules;
-pub use cleanup::cleanup;
+pub use cleanup::{cleanup, kept};
 pub use config::Config;
-pub use counts::RuleCounts;
-pub use tool::{Tool, ToolError, Variant};
+
+use crate::backend::xtables::Table;
 
 /// Names of the accounting objects the rules may count in; the reference's.
 pub mod nfacct_names {
@@ -71,13 +66,13 @@ impl Shared {
         Self::NatServices,
     ];
 
-    const fn table(self) -> fixed::Table {
+    const fn table(self) -> Table {
         match self {
-            Self::NatServices | Self::NatNodePorts => fixed::Table::Nat,
+            Self::NatServices | Self::NatNodePorts => Table::Nat,
             Self::FilterServices
             | Self::FilterExternal
             | Self::FilterNodePorts
-            | Self::Firewall => fixed::Table::Filter,
+            | Self::Firewall => Table::Filter,
         }
     }
 

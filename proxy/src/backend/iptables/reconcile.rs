@@ -4,18 +4,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::apply::{Rules, Tally};
-use super::batch::Batch;
 use super::compile::compile;
 use super::config::Config;
-use super::counts::RuleCounts;
-use super::fixed::{self, FixedChain, Table};
-use super::read::RuleHash;
+use super::fixed;
 use super::render::chains_per_commit;
-use super::survey::{Survey, Tables, is_api_server, is_per_service};
-use super::tool::ToolError;
+use super::survey::{Survey, is_per_service};
 use super::{Shared, names};
 use crate::backend::Report;
+use crate::backend::xtables::{Batch, FixedChain, RuleCounts, RuleHash, Table, Tables, ToolError};
 use crate::plan::ServicePlan;
+use crate::plan::is_api_server;
 
 /// How many plans may be taken out of the shared chains, one after the other, before a sync
 /// gives up and is tried again later.
@@ -39,11 +37,7 @@ impl Rules {
         let nfacct = config.nfacct && self.config.nfacct;
         self.config = Config { nfacct, ..config };
         self.complete_config();
-        let tables = Tables {
-            mangle: self.tool.save(Table::Mangle)?,
-            filter: self.tool.save(Table::Filter)?,
-            nat: self.tool.save(Table::Nat)?,
-        };
+        let tables = Tables::read(&self.tool)?;
         let family = self.config.family;
         let mut plans: Vec<&Arc<ServicePlan>> = plans
             .iter()
@@ -140,13 +134,7 @@ impl Rules {
             }
         }
         batch.owner(None);
-        for jump in fixed::jumps().iter().rev() {
-            if !tables.table(jump.table).has_rule(jump.from, &jump.rule) {
-                batch.section(jump.table);
-                batch.insert(jump.from, &jump.rule);
-                tally.chains_repaired += 1;
-            }
-        }
+        tally.chains_repaired += batch.insert_missing(&fixed::jumps(), tables);
         batch
     }
 

@@ -4,12 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Shared;
-use super::batch::{Batch, Script};
 use super::compile::compile;
 use super::config::Config;
 use super::difference::{Difference, rules_in};
-use super::fixed::{self, Table};
-use super::tool::Variant;
+use super::fixed;
+use crate::backend::xtables::{Batch, Script, Table, Variant};
 use crate::plan::{PlanId, ServicePlan};
 
 /// Chains in one commit. The nf_tables tools look chains up in a list, so a commit's time

@@ -1,47 +1,20 @@
 //! Walks a packet through compiled rules without a kernel, and compares what becomes of it
 //! with [`verdict`], for random clusters.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
-use ipnet::IpNet;
 use proptest::prelude::*;
-use switchyard_cluster::object::{IpFamily, Protocol};
+use switchyard_cluster::object::IpFamily;
+use switchyard_netlink::ipset::Entry;
 
 use super::compile::compile;
-use super::fixed::{self, FixedChain, Table};
+use super::fixed;
 use super::{Config, Shared, cluster_ips};
+use crate::backend::xtables::simulation::{End, Simulation, Walker};
+use crate::backend::xtables::{FixedChain, Table};
 use crate::plan::generated::{self, NODE_ADDRESSES, cluster, node, table};
 use crate::plan::{NodeContext, Packet, PlanTable, Verdict, verdict};
-
-/// All rules of one family, chain by chain.
-struct Ruleset {
-    chains: HashMap<(Table, String), Vec<Vec<String>>>,
-    cluster_ips: HashSet<IpAddr>,
-    local: Vec<IpAddr>,
-}
-
-/// A packet on its way.
-#[derive(Clone, Debug)]
-struct Walker {
-    source: IpAddr,
-    in_interface: Option<String>,
-    destination: SocketAddr,
-    protocol: Protocol,
-    marked: bool,
-    translated: bool,
-    masqueraded: bool,
-}
-
-/// How a chain was left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// By its end, or RETURN.
-    Through,
-    Accepted,
-    Dropped,
-    Rejected,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
@@ -51,50 +24,46 @@ enum Fate {
     Untouched,
 }
 
+/// All rules of one family.
+struct Ruleset(Simulation);
+
 impl Ruleset {
     fn new(plans: &PlanTable, config: &Config, local: &[IpAddr]) -> Self {
-        let mut chains: HashMap<(Table, String), Vec<Vec<String>>> = HashMap::new();
-        let mut add = |table: Table, chain: &str, rule: &str| {
-            chains
-                .entry((table, chain.to_owned()))
-                .or_default()
-                .push(words(rule));
-        };
+        let mut rules = Simulation::default();
+        rules.local = local.to_vec();
         for jump in fixed::jumps() {
-            add(jump.table, jump.from, &jump.rule);
+            rules.add(jump.table, jump.from, &jump.rule);
         }
         for FixedChain { table, chain } in fixed::chains(config) {
             for rule in &chain.rules {
-                add(table, &chain.name, rule);
+                rules.add(table, &chain.name, rule);
             }
         }
         for rule in fixed::firewall_rules(config) {
-            add(Table::Filter, super::names::FIREWALL, &rule);
+            rules.add(Table::Filter, super::names::FIREWALL, &rule);
         }
         let mut cluster_ips = HashSet::new();
         let of_family = plans.plans().filter(|plan| plan.id.family == config.family);
         for plan in of_family {
-            cluster_ips.extend(plan.cluster_ip());
+            cluster_ips.extend(plan.cluster_ip().map(Entry::Ip));
             let fragment = compile(plan, config);
             for chain in fragment.chains {
                 for rule in chain.rules {
-                    add(Table::Nat, &chain.name, &rule);
+                    rules.add(Table::Nat, &chain.name, &rule);
                 }
             }
             for (shared, rule) in fragment.shared {
-                add(shared.table(), shared.chain(), &rule);
+                rules.add(shared.table(), shared.chain(), &rule);
             }
         }
         for shared in Shared::ALL {
             for rule in fixed::tail(shared, config) {
-                add(shared.table(), shared.chain(), &rule);
+                rules.add(shared.table(), shared.chain(), &rule);
             }
         }
-        Self {
-            chains,
-            cluster_ips,
-            local: local.to_vec(),
-        }
+        let name = cluster_ips::set_name(config.family).to_owned();
+        rules.sets.insert(name, cluster_ips);
+        Self(rules)
     }
 
     /// Everything that can become of a packet, over all random choices.
@@ -111,9 +80,9 @@ impl Ruleset {
         let from_node = packet.in_interface.is_none();
         let first = if from_node { "OUTPUT" } else { "PREROUTING" };
         let mut fates = BTreeSet::new();
-        for (walker, _) in self.walk(Table::Nat, first, walker) {
+        for (walker, _) in self.0.walk(Table::Nat, first, walker) {
             let mut hooks = Vec::new();
-            let here = self.local.contains(&walker.destination.ip());
+            let here = self.0.local.contains(&walker.destination.ip());
             if from_node {
                 hooks.push("OUTPUT");
             }
@@ -129,7 +98,7 @@ impl Ruleset {
 
     fn through_filter(&self, walker: Walker, hooks: &[&str], fates: &mut BTreeSet<Fate>) {
         let Some((hook, rest)) = hooks.split_first() else {
-            for (walker, _) in self.walk(Table::Nat, "POSTROUTING", walker) {
+            for (walker, _) in self.0.walk(Table::Nat, "POSTROUTING", walker) {
                 fates.insert(if walker.translated {
                     Fate::To(walker.destination, walker.masqueraded)
                 } else {
@@ -138,150 +107,15 @@ impl Ruleset {
             }
             return;
         };
-        for (walker, end) in self.walk(Table::Filter, hook, walker) {
+        for (walker, end) in self.0.walk(Table::Filter, hook, walker) {
             match end {
-                End::Through | End::Accepted => self.through_filter(walker, rest, fates),
+                End::Through | End::Returned | End::Accepted => {
+                    self.through_filter(walker, rest, fates);
+                }
                 End::Dropped => drop(fates.insert(Fate::Drop)),
                 End::Rejected => drop(fates.insert(Fate::Reject)),
             }
         }
-    }
-
-    fn walk(&self, table: Table, chain: &str, walker: Walker) -> Vec<(Walker, End)> {
-        let mut done = Vec::new();
-        let mut here = vec![walker];
-        for rule in self
-            .chains
-            .get(&(table, chain.to_owned()))
-            .into_iter()
-            .flatten()
-        {
-            let mut next = Vec::new();
-            for walker in here {
-                let (may, may_not) = self.matches(rule, &walker);
-                if may_not {
-                    next.push(walker.clone());
-                }
-                if may {
-                    for (walker, end) in self.act(table, rule, walker) {
-                        match end {
-                            End::Through => next.push(walker),
-                            end => done.push((walker, end)),
-                        }
-                    }
-                }
-            }
-            here = next;
-        }
-        done.extend(here.into_iter().map(|walker| (walker, End::Through)));
-        done
-    }
-
-    /// Whether the rule may match, and whether it may not: both, where chance decides.
-    fn matches(&self, rule: &[String], walker: &Walker) -> (bool, bool) {
-        let mut by_chance = false;
-        let mut negated = false;
-        let mut at = 0;
-        let word = |at: usize| rule.get(at).map_or("", String::as_str);
-        while at < rule.len() && word(at) != "-j" {
-            let value = word(at + 1);
-            let (holds, used) = match word(at) {
-                "!" => {
-                    negated = true;
-                    at += 1;
-                    continue;
-                }
-                "-s" => (net(value).contains(&walker.source), 2),
-                "-d" => (net(value).contains(&walker.destination.ip()), 2),
-                "-i" => (interface(value, walker.in_interface.as_deref()), 2),
-                "-p" => (value == walker.protocol.as_str(), 2),
-                "--dport" => (value == walker.destination.port().to_string(), 2),
-                "--dst-type" => (self.local.contains(&walker.destination.ip()), 2),
-                "--src-type" => (self.local.contains(&walker.source), 2),
-                "--mark" => (walker.marked, 2),
-                "--ctstate" => (
-                    value.split(',').any(|state| match state {
-                        "NEW" => true,
-                        "DNAT" => walker.translated,
-                        "RELATED" | "ESTABLISHED" | "INVALID" => false,
-                        other => panic!("state {other}"),
-                    }),
-                    2,
-                ),
-                "--match-set" => (self.cluster_ips.contains(&walker.destination.ip()), 3),
-                "--probability" | "--rcheck" => {
-                    by_chance = true;
-                    (true, if word(at) == "--rcheck" { 1 } else { 2 })
-                }
-                "-m" | "--comment" | "--mode" | "--seconds" | "--name" | "--mask" => (true, 2),
-                "--reap" | "--set" | "--rsource" => (true, 1),
-                other => panic!("{other} in {rule:?}"),
-            };
-            if holds == negated {
-                return (false, true);
-            }
-            negated = false;
-            at += used;
-        }
-        (true, by_chance)
-    }
-
-    fn act(&self, table: Table, rule: &[String], mut walker: Walker) -> Vec<(Walker, End)> {
-        let Some(jump) = rule.iter().position(|word| word == "-j") else {
-            return vec![(walker, End::Through)]; // a comment
-        };
-        let argument = |name: &str| {
-            let at = rule.iter().position(|word| word == name);
-            at.and_then(|at| rule.get(at + 1))
-                .map_or("", String::as_str)
-        };
-        match rule[jump + 1].as_str() {
-            "MARK" => {
-                let (value, mask) = argument("--set-xmark").split_once('/').unwrap();
-                assert_eq!(value, "0x4000");
-                walker.marked = mask == "0x4000" || !walker.marked;
-                vec![(walker, End::Through)]
-            }
-            "DNAT" => {
-                walker.destination = argument("--to-destination").parse().unwrap();
-                walker.translated = true;
-                vec![(walker, End::Accepted)]
-            }
-            "MASQUERADE" => {
-                walker.masqueraded = true;
-                vec![(walker, End::Accepted)]
-            }
-            // The only RETURN stands in a chain behind which nothing follows.
-            "RETURN" | "ACCEPT" => vec![(walker, End::Accepted)],
-            "DROP" => vec![(walker, End::Dropped)],
-            "REJECT" => vec![(walker, End::Rejected)],
-            chain => self.walk(table, chain, walker),
-        }
-    }
-}
-
-/// A rule as words; a quoted comment is one.
-fn words(rule: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    for (index, part) in rule.split('"').enumerate() {
-        if index % 2 == 1 {
-            words.push(part.to_owned());
-        } else {
-            words.extend(part.split_whitespace().map(str::to_owned));
-        }
-    }
-    words
-}
-
-fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
-}
-
-fn interface(pattern: &str, name: Option<&str>) -> bool {
-    let Some(name) = name else { return false };
-    match pattern.strip_suffix('+') {
-        Some(prefix) => name.starts_with(prefix),
-        None => name == pattern,
     }
 }
 

@@ -3,33 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use switchyard_cluster::object::{ObjectName, Protocol};
-
 use super::compile::compile;
 use super::config::Config;
-use super::counts::RuleCounts;
 use super::difference::rules_in;
-use super::fixed::Table;
-use super::read::TableState;
 use super::{Shared, names};
-use crate::plan::{PlanId, ServicePlan};
-
-/// The tables as they are read.
-pub(super) struct Tables {
-    pub(super) mangle: TableState,
-    pub(super) filter: TableState,
-    pub(super) nat: TableState,
-}
-
-impl Tables {
-    pub(super) const fn table(&self, table: Table) -> &TableState {
-        match table {
-            Table::Mangle => &self.mangle,
-            Table::Filter => &self.filter,
-            Table::Nat => &self.nat,
-        }
-    }
-}
+use crate::backend::xtables::{RuleCounts, Tables};
+use crate::plan::{PlanId, ServicePlan, is_api_server};
 
 /// What should be there, compared with what is.
 pub(super) struct Survey<'a> {
@@ -113,8 +92,4 @@ pub(super) fn is_per_service(name: &str) -> bool {
     names::PER_SERVICE_PREFIXES
         .iter()
         .any(|prefix| name.starts_with(prefix))
-}
-
-pub(super) fn is_api_server(id: &PlanId) -> bool {
-    id.service == ObjectName::new("default", "kubernetes") && id.protocol == Protocol::Tcp
 }

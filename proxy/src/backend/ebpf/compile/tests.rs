@@ -38,6 +38,7 @@ fn plan(protocol: Protocol, frontends: &[Frontend], cluster: &[Target]) -> Servi
         source_ranges: None,
         source_ranges_include_node: false,
         health_check_node_port: None,
+        ipvs_scheduler: None,
         cluster: cluster.into(),
         local: Box::default(),
         any_endpoint: !cluster.is_empty(),

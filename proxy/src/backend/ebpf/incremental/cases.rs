@@ -66,6 +66,7 @@ fn service(number: u16, protocol: Protocol, endpoints: u16) -> Generated {
         source_ranges: None,
         health_check_node_port: None,
         proxied_elsewhere: false,
+        ipvs_scheduler: None,
     };
     Generated {
         service,

@@ -5,13 +5,13 @@ use switchyard_netlink::Family;
 use switchyard_netlink::nft_generation::{Generation, GenerationReader};
 use switchyard_netlink::xtables_info::{TableSize, table_size};
 
-use super::fixed::Table;
+use super::table::Table;
 use super::tool::{Tool, Variant};
 
 /// What the kernel's rules looked like right after our last write: the generation of the
 /// nf_tables rule set, or the sizes of the three legacy tables.
 #[derive(Debug)]
-pub(super) struct Tampering {
+pub(in crate::backend) struct Tampering {
     family: Family,
     reader: Option<GenerationReader>,
     settled: Option<Look>,
@@ -24,7 +24,7 @@ enum Look {
 }
 
 impl Tampering {
-    pub(super) fn new(tool: &Tool) -> Self {
+    pub(in crate::backend) fn new(tool: &Tool) -> Self {
         let reader = match tool.variant {
             Variant::Nft => GenerationReader::open().ok(),
             Variant::Legacy => None,
@@ -41,17 +41,17 @@ impl Tampering {
     }
 
     /// We have just written: what is there now is ours.
-    pub(super) fn settle(&mut self) {
+    pub(in crate::backend) fn settle(&mut self) {
         self.settled = self.look();
     }
 
     /// What is there now may be anybody's.
-    pub(super) const fn unsettle(&mut self) {
+    pub(in crate::backend) const fn unsettle(&mut self) {
         self.settled = None;
     }
 
     /// Whether anything changed since. Where that can't be told, it may have.
-    pub(super) fn is_suspected(&mut self) -> bool {
+    pub(in crate::backend) fn is_suspected(&mut self) -> bool {
         let now = self.look();
         now.is_none() || now != self.settled
     }

@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::compile::Chain;
 use super::counts::RuleCounts;
-use super::fixed::Table;
+use super::read::Tables;
+use super::table::{Chain, Jump, Table};
 use crate::plan::PlanId;
 
 /// A restore script in the making: sections of tables, each committed by itself.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(in crate::backend) struct Batch {
     text: String,
     lines: usize,
     open: Option<Table>,
@@ -20,7 +20,7 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Lines from here on go to `table`. A section with no line is never written.
-    pub(super) fn section(&mut self, table: Table) {
+    pub(in crate::backend) fn section(&mut self, table: Table) {
         if self.open != Some(table) {
             self.commit();
             self.open = Some(table);
@@ -29,41 +29,55 @@ impl Batch {
     }
 
     /// Ends the section: what it holds takes effect as one.
-    pub(super) fn commit(&mut self) {
+    pub(in crate::backend) fn commit(&mut self) {
         if self.open.take().is_some() {
             self.line("COMMIT");
         }
     }
 
     /// Lines from here on are written for this plan (`None`: for no one plan).
-    pub(super) fn owner(&mut self, owner: Option<&PlanId>) {
+    pub(in crate::backend) fn owner(&mut self, owner: Option<&PlanId>) {
         self.owners.push((self.lines + 1, owner.cloned()));
     }
 
     /// Creates the chain, or empties it.
-    pub(super) fn chain(&mut self, name: &str) {
+    pub(in crate::backend) fn chain(&mut self, name: &str) {
         self.line(&format!(":{name} - [0:0]"));
     }
 
     /// Adds a rule at the end of a chain.
-    pub(super) fn append(&mut self, chain: &str, rule: &str) {
+    pub(in crate::backend) fn append(&mut self, chain: &str, rule: &str) {
         self.count_rule();
         self.line(&format!("-A {chain} {rule}"));
     }
 
     /// Adds a rule at the head of a chain.
-    pub(super) fn insert(&mut self, chain: &str, rule: &str) {
+    pub(in crate::backend) fn insert(&mut self, chain: &str, rule: &str) {
         self.count_rule();
         self.line(&format!("-I {chain} 1 {rule}"));
     }
 
+    /// Inserts jumps that are missing, so that those of a chain come to stand in order at its
+    /// head. Returns how many.
+    pub(in crate::backend) fn insert_missing(&mut self, jumps: &[Jump], tables: &Tables) -> usize {
+        let mut missing = 0;
+        for jump in jumps.iter().rev() {
+            if !tables.table(jump.table).has_rule(jump.from, &jump.rule) {
+                self.section(jump.table);
+                self.insert(jump.from, &jump.rule);
+                missing += 1;
+            }
+        }
+        missing
+    }
+
     /// Deletes a rule that is there.
-    pub(super) fn delete(&mut self, chain: &str, rule: &str) {
+    pub(in crate::backend) fn delete(&mut self, chain: &str, rule: &str) {
         self.line(&format!("-D {chain} {rule}"));
     }
 
     /// Writes whole chains; they may jump to one another.
-    pub(super) fn write_chains<'a>(
+    pub(in crate::backend) fn write_chains<'a>(
         &mut self,
         table: Table,
         chains: impl Iterator<Item = &'a Chain> + Clone,
@@ -80,7 +94,7 @@ impl Batch {
     }
 
     /// Deletes chains that nothing else jumps to; they may jump to one another.
-    pub(super) fn delete_chains<'a>(
+    pub(in crate::backend) fn delete_chains<'a>(
         &mut self,
         table: Table,
         chains: impl Iterator<Item = &'a String> + Clone,
@@ -95,7 +109,7 @@ impl Batch {
     }
 
     /// The script, all sections committed; empty if nothing was written.
-    pub(super) fn finish(mut self) -> Script {
+    pub(in crate::backend) fn finish(mut self) -> Script {
         self.commit();
         Script {
             text: self.text,
@@ -119,34 +133,34 @@ impl Batch {
 
 /// A finished restore script.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(in crate::backend) struct Script {
     text: String,
     owners: Vec<(usize, Option<PlanId>)>,
     rules: RuleCounts,
 }
 
 impl Script {
-    pub(super) fn text(&self) -> &str {
+    pub(in crate::backend) fn text(&self) -> &str {
         &self.text
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(in crate::backend) const fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
     /// How many rules it adds.
-    pub(super) const fn rules(&self) -> RuleCounts {
+    pub(in crate::backend) const fn rules(&self) -> RuleCounts {
         self.rules
     }
 
     /// The line with this number, counted from 1.
-    pub(super) fn line(&self, number: usize) -> Option<&str> {
+    pub(in crate::backend) fn line(&self, number: usize) -> Option<&str> {
         self.text.lines().nth(number.checked_sub(1)?)
     }
 
     /// Which plan the line with this number was written for. A COMMIT is nobody's: that a
     /// tool blames it says nothing about which line before it was refused.
-    pub(super) fn owner(&self, number: usize) -> Option<&PlanId> {
+    pub(in crate::backend) fn owner(&self, number: usize) -> Option<&PlanId> {
         if self.line(number)? == "COMMIT" {
             return None;
         }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use switchyard_cluster::object::IpFamily;
 use switchyard_netlink::ipset::IpsetError;
 
-use super::fixed::Table;
 use super::read::TableState;
+use super::table::Table;
 
 /// How long one run of a tool waits for the xtables lock, in seconds.
 const LOCK_WAIT_S: &str = "5";
@@ -75,9 +75,9 @@ pub enum ToolError {
         /// Which program.
         program: String,
     },
-    /// The set of ClusterIPs could not be read or written.
-    #[error("the ipset of ClusterIPs: {0}")]
-    ClusterIps(#[from] IpsetError),
+    /// A set that rules match could not be read or written.
+    #[error("ipset: {0}")]
+    Ipset(#[from] IpsetError),
     /// It ran and failed.
     #[error("`{program}` failed: {message}")]
     Failed {
@@ -137,7 +137,7 @@ impl Tool {
     /// # Errors
     /// When the tool can't be run, can't get the lock, or refuses a line; sections before
     /// the refused one have taken effect then.
-    pub(super) fn restore(&self, script: &str) -> Result<(), ToolError> {
+    pub(in crate::backend) fn restore(&self, script: &str) -> Result<(), ToolError> {
         for attempt in 1..=LOCK_TRIES {
             let program = self.restore.display().to_string();
             let run = |source| ToolError::Run {
@@ -186,7 +186,7 @@ impl Tool {
 
     /// Whether a rule can be had at all: puts it into a chain of its own that nothing jumps
     /// to, and removes that.
-    pub(super) fn probe(&self, rule: &str) -> Result<(), ToolError> {
+    pub(in crate::backend) fn probe(&self, rule: &str) -> Result<(), ToolError> {
         let chain = "SWITCHYARD-PROBE";
         let tried = self.restore(&format!(
             "*filter\n:{chain} - [0:0]\n-A {chain} {rule}\nCOMMIT\n"
@@ -201,7 +201,7 @@ impl Tool {
     ///
     /// # Errors
     /// When the tool can't be run or fails.
-    pub(super) fn save(&self, table: Table) -> Result<TableState, ToolError> {
+    pub(in crate::backend) fn save(&self, table: Table) -> Result<TableState, ToolError> {
         let program = self.save.display().to_string();
         let run = |source| ToolError::Run {
             program: program.clone(),

@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead};
 
-use super::compile::Chain;
+use super::table::{Chain, Table};
+use super::tool::{Tool, ToolError};
 
 /// What a rule says, as a number: two rules that say the same have the same one however
 /// they are spaced and quoted (tools of different versions differ in that).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct RuleHash(u64);
+pub(in crate::backend) struct RuleHash(u64);
 
 impl RuleHash {
     /// The hash of a rule without its `-A CHAIN`.
-    pub(super) fn of(rule: &str) -> Self {
+    pub(in crate::backend) fn of(rule: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         for word in rule.split([' ', '"']).filter(|word| !word.is_empty()) {
             word.hash(&mut hasher);
@@ -22,21 +23,21 @@ impl RuleHash {
     }
 
     /// The hashes of several rules.
-    pub(super) fn all(rules: &[String]) -> Vec<Self> {
+    pub(in crate::backend) fn all(rules: &[String]) -> Vec<Self> {
         rules.iter().map(|rule| Self::of(rule)).collect()
     }
 }
 
 /// The chains of one table and their rules, in order.
 #[derive(Debug, Default)]
-pub(super) struct TableState {
-    pub(super) chains: HashMap<String, Vec<RuleHash>>,
+pub(in crate::backend) struct TableState {
+    pub(in crate::backend) chains: HashMap<String, Vec<RuleHash>>,
 }
 
 impl TableState {
     /// Reads the output of `iptables-save -t TABLE`, a line at a time: at 50,000 rules the
     /// text alone has 8 MB.
-    pub(super) fn parse(text: impl BufRead) -> io::Result<Self> {
+    pub(in crate::backend) fn parse(text: impl BufRead) -> io::Result<Self> {
         let mut state = Self::default();
         for line in text.lines() {
             let line = line?;
@@ -55,21 +56,50 @@ impl TableState {
         Ok(state)
     }
 
-    pub(super) fn has_chain(&self, name: &str) -> bool {
+    pub(in crate::backend) fn has_chain(&self, name: &str) -> bool {
         self.chains.contains_key(name)
     }
 
-    pub(super) fn rules(&self, chain: &str) -> &[RuleHash] {
+    pub(in crate::backend) fn rules(&self, chain: &str) -> &[RuleHash] {
         self.chains.get(chain).map_or(&[], Vec::as_slice)
     }
 
     /// Whether a chain is missing or holds something else.
-    pub(super) fn differs(&self, chain: &Chain) -> bool {
+    pub(in crate::backend) fn differs(&self, chain: &Chain) -> bool {
         !self.has_chain(&chain.name) || self.rules(&chain.name) != RuleHash::all(&chain.rules)
     }
 
-    pub(super) fn has_rule(&self, chain: &str, rule: &str) -> bool {
+    pub(in crate::backend) fn has_rule(&self, chain: &str, rule: &str) -> bool {
         self.rules(chain).contains(&RuleHash::of(rule))
+    }
+}
+
+/// The tables as they are read.
+pub(in crate::backend) struct Tables {
+    pub(in crate::backend) mangle: TableState,
+    pub(in crate::backend) filter: TableState,
+    pub(in crate::backend) nat: TableState,
+}
+
+impl Tables {
+    /// Reads all three.
+    ///
+    /// # Errors
+    /// When the tool can't be run or fails.
+    pub(in crate::backend) fn read(tool: &Tool) -> Result<Self, ToolError> {
+        Ok(Self {
+            mangle: tool.save(Table::Mangle)?,
+            filter: tool.save(Table::Filter)?,
+            nat: tool.save(Table::Nat)?,
+        })
+    }
+
+    pub(in crate::backend) const fn table(&self, table: Table) -> &TableState {
+        match table {
+            Table::Mangle => &self.mangle,
+            Table::Filter => &self.filter,
+            Table::Nat => &self.nat,
+        }
     }
 }
 

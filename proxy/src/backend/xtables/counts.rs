@@ -1,6 +1,6 @@
 use std::ops::{AddAssign, SubAssign};
 
-use super::fixed::Table;
+use super::table::Table;
 
 /// How many rules, in each of the two tables that hold any of ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,11 +18,11 @@ impl RuleCounts {
         self.filter + self.nat
     }
 
-    pub(super) const fn add(&mut self, table: Table, rules: usize) {
+    pub(in crate::backend) const fn add(&mut self, table: Table, rules: usize) {
         match table {
             Table::Filter => self.filter += rules,
             Table::Nat => self.nat += rules,
-            Table::Mangle => {} // only an empty chain of ours
+            Table::Mangle => {} // few, and never counted by the reference
         }
     }
 }
