@@ -19,7 +19,7 @@ use crate::subject::{Launch, Subject};
 /// Who has not read the whole cluster by then is left out.
 const LIST_LIMIT: Duration = Duration::from_secs(300);
 /// Who has not programmed it so long after that is left out.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(300);
+const PROGRAM_LIMIT: Duration = Duration::from_secs(180);
 /// Endpoint changes whose median is reported.
 const CHANGES: usize = 5;
 /// Pause before each.
