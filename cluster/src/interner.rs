@@ -1,54 +1,92 @@
-//! Names that repeat are kept once.
+//! What repeats is kept once.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
-/// Names below this count are never swept for ones that nobody uses any more.
-const SWEEP_FLOOR_NAMES: usize = 1024;
+use crate::object::{Hints, Place};
 
-/// Keeps one copy of every name that occurs often: nodes, zones, namespaces, port names,
-/// Services. A name that nobody else holds is dropped by the next sweep; sweeps happen when
-/// the names have doubled since the last one, so their cost per new name is constant.
-#[derive(Debug)]
+/// Below this count nothing is ever swept for what nobody uses any more.
+const SWEEP_FLOOR: usize = 1024;
+
+/// Keeps one copy of what occurs often: names of nodes, zones, namespaces, ports and Services,
+/// the places of endpoints, and their topology hints.
+#[derive(Debug, Default)]
 pub struct Interner {
-    names: HashSet<Arc<str>>,
+    names: Kept<str>,
+    places: Kept<Place>,
+    hints: Kept<Hints>,
+}
+
+/// One copy of each. What nobody else holds is dropped by the next sweep; sweeps happen when
+/// the copies have doubled since the last one, so their cost per new one is constant.
+#[derive(Debug)]
+struct Kept<T: ?Sized> {
+    copies: HashSet<Arc<T>>,
     sweep_at: usize,
 }
 
-impl Default for Interner {
+impl<T: ?Sized> Default for Kept<T> {
     fn default() -> Self {
         Self {
-            names: HashSet::new(),
-            sweep_at: SWEEP_FLOOR_NAMES,
+            copies: HashSet::new(),
+            sweep_at: SWEEP_FLOOR,
         }
+    }
+}
+
+impl<T: ?Sized + Eq + Hash> Kept<T> {
+    fn share<G>(&mut self, given: G) -> Arc<T>
+    where
+        G: Borrow<T> + Into<Arc<T>>,
+    {
+        if let Some(known) = self.copies.get(given.borrow()) {
+            return Arc::clone(known);
+        }
+        if self.copies.len() >= self.sweep_at {
+            self.copies.retain(|copy| Arc::strong_count(copy) > 1);
+            self.sweep_at = SWEEP_FLOOR.max(2 * self.copies.len());
+        }
+        let new: Arc<T> = given.into();
+        self.copies.insert(Arc::clone(&new));
+        new
     }
 }
 
 impl Interner {
     /// The shared copy of this name.
     pub fn share(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.names.get(name) {
-            return Arc::clone(known);
+        self.names.share(name)
+    }
+
+    /// The shared place of these names; `None` where nothing is known.
+    pub fn place(&mut self, node: Option<&str>, zone: Option<&str>) -> Option<Arc<Place>> {
+        if node.is_none() && zone.is_none() {
+            return None;
         }
-        if self.names.len() >= self.sweep_at {
-            self.names.retain(|name| Arc::strong_count(name) > 1);
-            self.sweep_at = SWEEP_FLOOR_NAMES.max(2 * self.names.len());
-        }
-        let new: Arc<str> = name.into();
-        self.names.insert(Arc::clone(&new));
-        new
+        let place = Place {
+            node: node.map(|name| self.share(name)),
+            zone: zone.map(|name| self.share(name)),
+        };
+        Some(self.places.share(place))
+    }
+
+    /// The shared copy of these hints.
+    pub fn hints(&mut self, hints: Hints) -> Arc<Hints> {
+        self.hints.share(hints)
     }
 
     /// How many names are kept.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.names.len()
+        self.names.copies.len()
     }
 
     /// Whether no name is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.names.copies.is_empty()
     }
 }
 
@@ -66,13 +104,41 @@ mod tests {
     }
 
     #[test]
-    fn names_nobody_holds_do_not_pile_up() {
+    fn equal_places_and_hints_are_one() {
         let mut names = Interner::default();
-        let held = names.share("held");
+        let mut place = |node, zone| names.place(node, zone);
+        let first = place(Some("node1"), Some("a")).unwrap();
+        assert!(Arc::ptr_eq(
+            &first,
+            &place(Some("node1"), Some("a")).unwrap()
+        ));
+        assert_ne!(first, place(Some("node1"), None).unwrap());
+        assert_ne!(first, place(Some("node1"), Some("b")).unwrap());
+        assert_eq!(place(None, None), None);
+        let mut hints = |zone: &str| {
+            let zones = Box::new([names.share(zone)]);
+            names.hints(Hints {
+                zones,
+                nodes: Box::default(),
+            })
+        };
+        assert!(Arc::ptr_eq(&hints("a"), &hints("a")));
+        assert_ne!(hints("a"), hints("b"));
+    }
+
+    #[test]
+    fn what_nobody_holds_does_not_pile_up() {
+        let mut names = Interner::default();
+        let held = names.place(Some("held"), None).unwrap();
         for turn in 0..100_000 {
-            names.share(&format!("node-{turn}"));
+            names.place(Some(&format!("node-{turn}")), None);
         }
-        assert!(names.len() <= 2 * SWEEP_FLOOR_NAMES, "{}", names.len());
-        assert!(Arc::ptr_eq(&held, &names.share("held")));
+        // Names go once the places that have them are gone.
+        assert!(names.places.copies.len() <= 2 * SWEEP_FLOOR);
+        assert!(names.len() <= 4 * SWEEP_FLOOR, "{}", names.len());
+        assert!(Arc::ptr_eq(
+            &held,
+            &names.place(Some("held"), None).unwrap()
+        ));
     }
 }

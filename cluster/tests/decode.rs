@@ -199,10 +199,10 @@ fn endpoint_line(endpoint: &Endpoint) -> String {
             line = format!("{line} {word}");
         }
     }
-    if let Some(node) = &endpoint.node {
+    if let Some(node) = endpoint.node() {
         line = format!("{line} node {node}");
     }
-    if let Some(zone) = &endpoint.zone {
+    if let Some(zone) = endpoint.zone() {
         line = format!("{line} zone {zone}");
     }
     if let Some(hints) = &endpoint.hints {

@@ -273,7 +273,7 @@ async fn of_endpoints_only_what_is_needed_is_kept() {
     let naming = endpoint.naming.as_deref().unwrap();
     assert_eq!(naming.hostname.as_deref(), Some("web-0"));
     assert_eq!(naming.pod, None);
-    assert_eq!((&endpoint.node, &endpoint.zone), (&None, &None));
+    assert_eq!(endpoint.place, None);
 
     let slices = read(DnsNeeds {
         endpoint_pod_names: true,
@@ -284,7 +284,7 @@ async fn of_endpoints_only_what_is_needed_is_kept() {
     let endpoint = &slices[0].endpoints[0];
     let naming = endpoint.naming.as_deref().unwrap();
     assert_eq!(naming.pod.as_deref(), Some("p"));
-    assert_eq!(endpoint.zone.as_deref(), Some("z"));
+    assert_eq!(endpoint.zone().map(|zone| &**zone), Some("z"));
 
     let none = read(DnsNeeds {
         no_endpoints: true,

@@ -37,6 +37,7 @@ fn abort_on_panic() {
 
 fn main() -> ExitCode {
     abort_on_panic();
+    switchyard_kernel::keep_heaps_short();
     let mut arguments: Vec<_> = std::env::args_os().collect();
     let command = arguments.get(1).and_then(|first| first.to_str());
     match command {

@@ -104,8 +104,7 @@ fn endpoint(
     Endpoint {
         address,
         conditions,
-        node: context.node(entry.node_name.as_deref()),
-        zone: None,
+        place: context.place(entry.node_name.as_deref(), None),
         hints: None,
         // Whoever reads legacy objects needs no names.
         naming: None,

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::interner::Interner;
-use crate::object::{Kind, Object, ObjectName};
+use crate::object::{Kind, Object, ObjectName, Place};
 use crate::update::Problem;
 
 pub use keep::Keep;
@@ -95,12 +95,11 @@ impl Context<'_> {
         Some(self.names.share(name))
     }
 
-    fn node(&mut self, name: Option<&str>) -> Option<Arc<str>> {
-        self.shared(name.filter(|_| self.keep.nodes))
-    }
-
-    fn zone(&mut self, name: Option<&str>) -> Option<Arc<str>> {
-        self.shared(name.filter(|_| self.keep.zones))
+    /// As much of where an endpoint runs as is to be kept.
+    fn place(&mut self, node: Option<&str>, zone: Option<&str>) -> Option<Arc<Place>> {
+        let node = node.filter(|name| self.keep.nodes && !name.is_empty());
+        let zone = zone.filter(|name| self.keep.zones && !name.is_empty());
+        self.names.place(node, zone)
     }
 }
 

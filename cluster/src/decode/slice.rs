@@ -166,8 +166,7 @@ fn endpoints(raw: &[RawEndpoint], family: IpFamily, context: &mut Context<'_>) -
         endpoints.push(Endpoint {
             address,
             conditions,
-            node: context.node(entry.node_name.as_deref()),
-            zone: context.zone(entry.zone.as_deref()),
+            place: context.place(entry.node_name.as_deref(), entry.zone.as_deref()),
             hints: hints(entry.hints.as_ref(), context),
             naming: naming(entry, context.keep),
         });
@@ -186,7 +185,7 @@ fn conditions(raw: Option<&RawConditions>) -> Conditions {
     }
 }
 
-fn hints(raw: Option<&RawHints>, context: &mut Context<'_>) -> Option<Box<Hints>> {
+fn hints(raw: Option<&RawHints>, context: &mut Context<'_>) -> Option<Arc<Hints>> {
     let raw = raw.filter(|_| context.keep.nodes)?;
     let mut list = |given: Option<&Vec<For>>| -> Box<[Arc<str>]> {
         let given = given.map(Vec::as_slice).unwrap_or_default();
@@ -198,7 +197,7 @@ fn hints(raw: Option<&RawHints>, context: &mut Context<'_>) -> Option<Box<Hints>
         nodes: list(raw.for_nodes.as_ref()),
     };
     let empty = hints.zones.is_empty() && hints.nodes.is_empty();
-    (!empty).then(|| Box::new(hints))
+    (!empty).then(|| context.names.hints(hints))
 }
 
 fn naming(raw: &RawEndpoint, keep: Keep) -> Option<Box<Naming>> {

@@ -56,14 +56,35 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// Ready, serving, terminating, with the API's defaults applied.
     pub conditions: Conditions,
-    /// The node it runs on, where known. Unknown is never local.
-    pub node: Option<Arc<str>>,
-    /// The zone it runs in, where known.
-    pub zone: Option<Arc<str>>,
+    /// Where it runs, where anything is known of that.
+    pub place: Option<Arc<Place>>,
     /// Topology hints, where given.
-    pub hints: Option<Box<Hints>>,
+    pub hints: Option<Arc<Hints>>,
     /// Names that DNS may give it, where there are any.
     pub naming: Option<Box<Naming>>,
+}
+
+impl Endpoint {
+    /// The node it runs on, where known. Unknown is never local.
+    #[must_use]
+    pub fn node(&self) -> Option<&Arc<str>> {
+        self.place.as_ref()?.node.as_ref()
+    }
+
+    /// The zone it runs in, where known.
+    #[must_use]
+    pub fn zone(&self) -> Option<&Arc<str>> {
+        self.place.as_ref()?.zone.as_ref()
+    }
+}
+
+/// Where endpoints run: the same for all of a node, so they share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The node.
+    pub node: Option<Arc<str>>,
+    /// The zone.
+    pub zone: Option<Arc<str>>,
 }
 
 /// What an endpoint may be called below its Service's name.
@@ -97,8 +118,8 @@ impl Conditions {
     };
 }
 
-/// For whom an endpoint is meant, by zone and by node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// For whom endpoints are meant, by zone and by node: the same for many, who share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Hints {
     /// `hints.forZones`.
     pub zones: Box<[Arc<str>]>,

@@ -2,14 +2,16 @@
 //!
 //! - [`Link`]: programs attached by links that are pinned, and replaced in place
 //!   (`BPF_LINK_UPDATE`): at no moment is nothing attached.
-//! - [`Mapping`]: an array map in the agent's memory: thousands of entries cost no system call,
+//! - [`Mapping`]: an array map, or a part of it, in the agent's memory: thousands of entries cost no system call,
 //!   and one aligned store is all readers see of a change.
 //! - [`entries`]: many entries of a hash map by one call.
 //! - [`grace`]: waiting until no program runs any more that could know what was there before.
+//! - [`keep_heaps_short`] and [`trim_heaps`]: the agent's own free memory, back to the kernel.
 //! - [`namespace_cookie`]: the number the socket programs see of a network namespace.
 
 mod batch;
 mod grace;
+mod heap;
 mod link;
 mod mapping;
 mod namespace;
@@ -18,6 +20,7 @@ mod syscall;
 
 pub use batch::entries;
 pub use grace::grace;
+pub use heap::{keep_heaps_short, trim_heaps};
 pub use link::{AttachType, Link, LinkInfo, LinkTarget};
 pub use mapping::Mapping;
 pub use namespace::namespace_cookie;

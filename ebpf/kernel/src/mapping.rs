@@ -32,13 +32,23 @@ impl Mapping {
     ///
     /// # Errors
     /// As mmap(2): EPERM for a map without `BPF_F_MMAPABLE`, EINVAL for one that is smaller.
-    #[expect(unsafe_code, reason = "mmap(2)")]
     pub fn new(map: impl AsFd, bytes: usize) -> io::Result<Self> {
-        let size = NonZeroUsize::new(bytes)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "an empty map"))?;
+        Self::part(map, 0, bytes)
+    }
+
+    /// Maps `bytes` bytes, a multiple of eight, that begin `from` bytes after the array's start.
+    /// The kernel counts every page of it as this process' memory at once, touched or not.
+    ///
+    /// # Errors
+    /// As [`Mapping::new`]; EINVAL also where `from` is no multiple of the size of a page.
+    #[expect(unsafe_code, reason = "mmap(2)")]
+    pub fn part(map: impl AsFd, from: usize, bytes: usize) -> io::Result<Self> {
+        let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+        let size = NonZeroUsize::new(bytes).ok_or_else(|| invalid("an empty map"))?;
+        let from = i64::try_from(from).map_err(|_| invalid("beyond any map"))?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: the kernel chooses the place, so nothing that is there is touched.
-        let start = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, map, 0)? };
+        let start = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, map, from)? };
         Ok(Self {
             start: start.cast(),
             words: bytes / WORD,

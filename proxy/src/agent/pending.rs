@@ -55,12 +55,9 @@ impl Pending {
 
     /// Takes everything that can be handed to the backend, in the order of the plans' names.
     pub(super) fn take(&mut self) -> Taken {
-        let mut changes: Vec<PlanChange> = self
-            .changes
-            .drain()
-            .map(|(_, change)| change)
-            .filter(|c| c.old != c.new)
-            .collect();
+        // Not drained: after the first list it would stay as large as that was.
+        let changes = std::mem::take(&mut self.changes).into_values();
+        let mut changes: Vec<PlanChange> = changes.filter(|c| c.old != c.new).collect();
         changes.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         self.service_changes = 0;
         self.endpoint_changes = 0;

@@ -13,6 +13,10 @@ use crate::health::Moment;
 use crate::metrics::Direction;
 use crate::plan::{PlanChange, ServicePlan};
 
+/// After a sync of so many changes, free memory goes back to the kernel: a first list leaves a
+/// third of the heap free, in pieces that the allocator would keep for ever.
+const LARGE_SYNC_CHANGES: usize = 1000;
+
 impl Agent {
     /// When there is something to write and somebody to write it: from when on it may be.
     pub(super) fn may_sync_at(&self) -> Option<Instant> {
@@ -116,8 +120,12 @@ impl Agent {
                 taken,
                 round,
             } => {
+                let was_large = taken.changes.len() >= LARGE_SYNC_CHANGES;
                 self.synced(worker, &outcomes, taken);
                 self.housekept(round);
+                if was_large {
+                    give_memory_back();
+                }
             }
         }
     }
@@ -228,6 +236,15 @@ impl Agent {
             metric.set((Direction::External, *family), external.count());
         }
     }
+}
+
+/// Off the agent's own thread: it takes some milliseconds.
+fn give_memory_back() {
+    spawn_blocking(|| {
+        let start = Instant::now();
+        let given = switchyard_kernel::trim_heaps();
+        tracing::debug!(given, took = ?start.elapsed(), "gave free memory back to the kernel");
+    });
 }
 
 fn concerns_local_policy(change: &PlanChange) -> bool {

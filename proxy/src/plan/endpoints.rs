@@ -170,7 +170,7 @@ impl Topology {
 }
 
 fn is_local(endpoint: &Endpoint, node: &NodeContext) -> bool {
-    endpoint.node.as_ref() == Some(&node.name)
+    endpoint.node() == Some(&node.name)
 }
 
 const fn is_draining(endpoint: &Endpoint) -> bool {

@@ -9,8 +9,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use switchyard_cluster::object::{
-    Conditions, Endpoint, EndpointSlice, Hints, IpFamily, LoadBalancerIp, ObjectName, Protocol,
-    Service, ServicePort, ServiceType, SlicePort, TrafficPolicy,
+    Conditions, Endpoint, EndpointSlice, Hints, IpFamily, LoadBalancerIp, ObjectName, Place,
+    Protocol, Service, ServicePort, ServiceType, SlicePort, TrafficPolicy,
 };
 
 use super::{LocalDetector, NodeContext, NodePortAddresses, Packet, PlanTable, plan_service};
@@ -54,7 +54,14 @@ fn conditions() -> impl Strategy<Value = Conditions> {
     ])
 }
 
-fn hints() -> impl Strategy<Value = Option<Box<Hints>>> {
+fn at(node: &str) -> Arc<Place> {
+    Arc::new(Place {
+        node: Some(node.into()),
+        zone: None,
+    })
+}
+
+fn hints() -> impl Strategy<Value = Option<Arc<Hints>>> {
     let names = |pool: Vec<&'static str>| {
         let all = pool.len();
         subsequence(pool, 0..=all).prop_map(|names| {
@@ -65,7 +72,7 @@ fn hints() -> impl Strategy<Value = Option<Box<Hints>>> {
         })
     };
     let hints = (names(vec!["a", "b"]), names(vec!["node1", "node2"]))
-        .prop_map(|(zones, nodes)| Box::new(Hints { zones, nodes }));
+        .prop_map(|(zones, nodes)| Arc::new(Hints { zones, nodes }));
     option::weighted(0.4, hints)
 }
 
@@ -78,8 +85,7 @@ fn endpoint(family: IpFamily) -> impl Strategy<Value = Endpoint> {
     (select(pool), node, conditions(), hints()).prop_map(|(ip, node, conditions, hints)| Endpoint {
         address: address(ip),
         conditions,
-        node: node.map(Arc::from),
-        zone: None,
+        place: node.map(at),
         hints,
         naming: None,
     })

@@ -1,6 +1,8 @@
 //! The plans of all Services, and who owns an address that several claim.
 
-use std::collections::{BTreeSet, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,8 +22,32 @@ use super::{
 pub struct PlanTable {
     services: HashMap<ObjectName, PlannedService>,
     claims: HashMap<ClaimKey, Vec<Claim>>,
-    published: HashMap<PlanId, Arc<ServicePlan>>,
+    published: HashSet<Published>,
 }
+
+/// A plan that is found by the id within it: a second id would cost seven times the entry.
+#[derive(Clone, Debug)]
+struct Published(Arc<ServicePlan>);
+
+impl Borrow<PlanId> for Published {
+    fn borrow(&self) -> &PlanId {
+        &self.0.id
+    }
+}
+
+impl Hash for Published {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for Published {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for Published {}
 
 /// One plan before and after an update; never the same on both sides.
 #[derive(Clone, Debug)]
@@ -120,13 +146,13 @@ impl PlanTable {
 
     /// Every published plan, in no particular order.
     pub fn plans(&self) -> impl Iterator<Item = &Arc<ServicePlan>> {
-        self.published.values()
+        self.published.iter().map(|published| &published.0)
     }
 
     /// One published plan.
     #[must_use]
     pub fn plan(&self, id: &PlanId) -> Option<&Arc<ServicePlan>> {
-        self.published.get(id)
+        Some(&self.published.get(id)?.0)
     }
 
     /// The names of all Services that have a plan.
@@ -201,17 +227,14 @@ impl PlanTable {
             ports.iter().find(|plan| plan.id == id)
         });
         let new = raw.map(|raw| self.owned_part(raw));
-        let old = match &new {
-            Some(new) => self.published.insert(id.clone(), Arc::clone(new)),
-            None => self.published.remove(&id),
-        };
-        if old == new {
-            // Keep the one that others already share.
-            if let Some(old) = old {
-                self.published.insert(id, old);
-            }
-            return None;
+        if self.plan(&id) == new.as_ref() {
+            return None; // the one that others already share stays
         }
+        let old = match &new {
+            Some(new) => self.published.replace(Published(Arc::clone(new))),
+            None => self.published.take(&id),
+        };
+        let old = old.map(|old| old.0);
         Some(PlanChange { id, old, new })
     }
 
@@ -254,6 +277,7 @@ fn claim_keys(plan: &ServicePlan) -> impl Iterator<Item = ClaimKey> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Target;
     use super::super::generated::{Generated, cluster, node, table};
     use super::*;
 
@@ -296,6 +320,20 @@ mod tests {
             .collect()
     }
 
+    /// What each Service port and each endpoint costs.
+    #[test]
+    fn plans_are_small() {
+        assert!(size_of::<Target>() <= 20, "{}", size_of::<Target>());
+        assert!(size_of::<Frontend>() <= 20, "{}", size_of::<Frontend>());
+        let plan = size_of::<ServicePlan>();
+        assert!(plan <= 200, "{plan}");
+        assert_eq!(size_of::<Published>(), size_of::<usize>());
+        let service = size_of::<(ObjectName, PlannedService)>();
+        assert!(service <= 80, "{service}");
+        let claim = size_of::<(ClaimKey, Vec<Claim>)>();
+        assert!(claim <= 48, "{claim}");
+    }
+
     #[test]
     fn the_older_service_keeps_an_address_and_the_younger_inherits_it() {
         let (old, young) = (
@@ -328,7 +366,10 @@ mod tests {
     }
 
     fn published(table: &PlanTable) -> HashMap<PlanId, Arc<ServicePlan>> {
-        table.published.clone()
+        let plans = table.plans();
+        plans
+            .map(|plan| (plan.id.clone(), Arc::clone(plan)))
+            .collect()
     }
 
     proptest! {

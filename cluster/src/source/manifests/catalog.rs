@@ -1,6 +1,9 @@
 //! What all files together say, and what changed by reading one of them again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use super::document::Item;
 use crate::object::{Kind, Object, ObjectName};
@@ -11,9 +14,29 @@ type Key = (Kind, ObjectName);
 /// The last good content of every file, and what was already said about it.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
+    /// Those with objects in them.
+    files: HashSet<Arc<str>>,
+    objects: HashMap<Kind, HashSet<Known>>,
+}
+
+/// What is known of an object, found by its name. Nearly all stand in one file, without a fault:
+/// a cluster may have a hundred thousand of them.
+#[derive(Debug)]
+enum Known {
+    /// As it stands in this one file, and as it was said.
+    Plain {
+        file: Arc<str>,
+        object: Object,
+    },
+    Other(Box<(ObjectName, Account)>),
+}
+
+/// Everything about an object.
+#[derive(Debug, Default)]
+struct Account {
     /// By file name; the later name wins where two have the same object.
-    files: BTreeMap<String, BTreeMap<Key, Entry>>,
-    said: HashMap<Key, Said>,
+    holders: BTreeMap<Arc<str>, Entry>,
+    said: Said,
 }
 
 /// An object in one file.
@@ -37,19 +60,22 @@ struct Said {
 impl Catalog {
     /// Takes in what a file now says; an empty list once the file is gone.
     pub(super) fn replace(&mut self, file: &str, items: Vec<Item>) -> Vec<Update> {
-        let old = self.files.remove(file).unwrap_or_default();
-        let mut new = BTreeMap::new();
+        let file: Arc<str> = match self.files.get(file) {
+            Some(file) => Arc::clone(file),
+            None => file.into(),
+        };
+        let mut new: BTreeMap<Key, Entry> = BTreeMap::new();
         for item in items {
             let key = (item.kind, item.name);
-            let earlier: Option<Entry> = new.remove(&key);
+            let earlier = new.remove(&key);
             let twice = earlier.as_ref().map(|_| Problem {
                 place: item.place,
                 field: "metadata.name".to_owned(),
                 message: "the same object stands earlier in this file: this one counts".to_owned(),
             });
-            let last_good = || {
-                let before = earlier.as_ref().or_else(|| old.get(&key));
-                before.and_then(|entry| entry.form.clone())
+            let last_good = || match earlier {
+                Some(earlier) => earlier.form,
+                None => self.form_in(&file, &key),
             };
             let mut entry = match item.read {
                 Ok((object, oddities)) => Entry {
@@ -68,38 +94,154 @@ impl Catalog {
             }
             new.insert(key, entry);
         }
-        let touched: BTreeSet<Key> = old.keys().chain(new.keys()).cloned().collect();
-        if !new.is_empty() {
-            self.files.insert(file.to_owned(), new);
+        let mut touched: BTreeSet<Key> = self.keys_in(&file);
+        touched.extend(new.keys().cloned());
+        if new.is_empty() {
+            self.files.remove(&file);
+        } else {
+            self.files.insert(Arc::clone(&file));
         }
         let mut updates = Vec::new();
         for key in touched {
-            self.settle(key, &mut updates);
+            let mut account = self.take(&key);
+            match new.remove(&key) {
+                Some(entry) => drop(account.holders.insert(Arc::clone(&file), entry)),
+                None => drop(account.holders.remove(&file)),
+            }
+            account.settle(&key, &mut updates);
+            self.keep(key, account);
         }
         updates
     }
 
-    /// Says what is new about one object.
-    fn settle(&mut self, key: Key, updates: &mut Vec<Update>) {
-        let holders: Vec<(&String, &Entry)> = self
-            .files
-            .iter()
-            .rev()
-            .filter_map(|(file, entries)| Some((file, entries.get(&key)?)))
-            .collect();
-        let Some((winner, entry)) = holders.first() else {
-            if self
-                .said
-                .remove(&key)
-                .is_some_and(|said| said.form.is_some())
-            {
-                updates.push(Update::Remove(key.0, key.1));
+    fn known(&self, key: &Key) -> Option<&Known> {
+        self.objects.get(&key.0)?.get(&key.1)
+    }
+
+    /// The last good form of an object in a file.
+    fn form_in(&self, file: &str, key: &Key) -> Option<Object> {
+        match self.known(key)? {
+            Known::Plain { file: own, object } => (**own == *file).then(|| object.clone()),
+            Known::Other(other) => other.1.holders.get(file)?.form.clone(),
+        }
+    }
+
+    /// The objects that a file had until now.
+    fn keys_in(&self, file: &str) -> BTreeSet<Key> {
+        if !self.files.contains(file) {
+            return BTreeSet::new();
+        }
+        let all = self.objects.iter();
+        let all = all.flat_map(|(kind, known)| known.iter().map(|known| (*kind, known)));
+        all.filter(|(_, known)| known.is_in(file))
+            .map(|(kind, known)| (kind, known.name().clone()))
+            .collect()
+    }
+
+    /// Takes out what is known of an object.
+    fn take(&mut self, (kind, name): &Key) -> Account {
+        let known = self.objects.get_mut(kind);
+        known
+            .and_then(|known| known.take(name))
+            .map_or_else(Account::default, Account::from)
+    }
+
+    /// Puts it back; one that no file names is forgotten.
+    fn keep(&mut self, (kind, name): Key, account: Account) {
+        if !account.holders.is_empty() {
+            let known = Known::new(name, account);
+            self.objects.entry(kind).or_default().insert(known);
+        }
+    }
+}
+
+impl Known {
+    fn new(name: ObjectName, mut account: Account) -> Self {
+        if account.holders.len() == 1
+            && let Some((file, entry)) = account.holders.pop_first()
+        {
+            match entry {
+                Entry {
+                    form: Some(object),
+                    problems,
+                    readable: true,
+                } if problems.is_empty() => return Self::Plain { file, object },
+                entry => drop(account.holders.insert(file, entry)),
+            }
+        }
+        Self::Other(Box::new((name, account)))
+    }
+
+    fn name(&self) -> &ObjectName {
+        match self {
+            Self::Plain { object, .. } => object.name(),
+            Self::Other(other) => &other.0,
+        }
+    }
+
+    fn is_in(&self, file: &str) -> bool {
+        match self {
+            Self::Plain { file: own, .. } => **own == *file,
+            Self::Other(other) => other.1.holders.contains_key(file),
+        }
+    }
+}
+
+impl Borrow<ObjectName> for Known {
+    fn borrow(&self) -> &ObjectName {
+        self.name()
+    }
+}
+
+impl Hash for Known {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Known {}
+
+impl From<Known> for Account {
+    fn from(known: Known) -> Self {
+        let (file, object) = match known {
+            Known::Plain { file, object } => (file, object),
+            Known::Other(other) => return other.1,
+        };
+        let entry = Entry {
+            form: Some(object.clone()),
+            problems: Vec::new(),
+            readable: true,
+        };
+        Self {
+            holders: BTreeMap::from([(file, entry)]),
+            said: Said {
+                form: Some(object),
+                ..Said::default()
+            },
+        }
+    }
+}
+
+impl Account {
+    /// Says what is new about the object.
+    fn settle(&mut self, key: &Key, updates: &mut Vec<Update>) {
+        let Self { holders, said } = self;
+        let mut by_rank = holders.iter().rev();
+        let Some((winner, entry)) = by_rank.next() else {
+            if said.form.is_some() {
+                updates.push(Update::Remove(key.0, key.1.clone()));
             }
             return;
         };
-        let said = self.said.entry(key.clone()).or_default();
         // A winner that never was readable leaves the place to the next one that was.
-        let form = holders.iter().find_map(|(_, entry)| entry.form.as_ref());
+        let mut forms = holders.values().rev();
+        let form = forms.find_map(|entry| entry.form.as_ref());
         if form.is_some() && form != said.form.as_ref() {
             said.form = form.cloned();
             updates.extend(form.cloned().map(Update::Upsert));
@@ -116,14 +258,14 @@ impl Catalog {
             });
         }
         said.problems.clone_from(&entry.problems);
-        let duplicate = holders.get(1);
+        let duplicate = by_rank.next();
         if let (Some((loser, _)), false) = (duplicate, said.duplicate) {
             let problem = Problem {
-                place: (*loser).clone(),
+                place: loser.to_string(),
                 field: "metadata.name".to_owned(),
                 message: format!("the same object is in {winner}, which wins by its name"),
             };
-            updates.push(Update::Odd(key.0, key.1, problem));
+            updates.push(Update::Odd(key.0, key.1.clone(), problem));
         }
         said.duplicate = duplicate.is_some();
     }
@@ -160,6 +302,12 @@ mod tests {
                 .map(|value| (object(name, value), Vec::new()))
                 .ok_or(problem),
         }
+    }
+
+    /// What each object of a folder costs beside its form.
+    #[test]
+    fn an_object_costs_little() {
+        assert!(size_of::<Known>() <= 32, "{}", size_of::<Known>());
     }
 
     proptest! {

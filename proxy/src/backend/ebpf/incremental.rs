@@ -217,7 +217,9 @@ fn play(node: &NodeContext, events: &[Event]) -> Result<(), String> {
 
 fn indexes(ebpf: &Ebpf) -> HashMap<PlanId, u32> {
     let programmed = ebpf.live.iter().flat_map(|live| &live.programmed);
-    programmed.map(|(id, at)| (id.clone(), at.index)).collect()
+    programmed
+        .map(|at| (at.plan.id.clone(), at.index))
+        .collect()
 }
 
 /// Removes all Services: nothing is left but what is the node's own.

@@ -1,6 +1,8 @@
 //! A set of maps with its programs, and what was written to it.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use switchyard_datapath::layout::{Address, Frontend};
@@ -28,12 +30,12 @@ pub(super) struct Live {
     pub(super) loaded: Loaded,
     pub(super) tables: Tables,
     pub(super) events: Events,
-    pub(super) programmed: HashMap<PlanId, Programmed>,
+    pub(super) programmed: HashSet<Programmed>,
     settings: Option<Run>,
     next_ranges: u32,
 }
 
-/// What the kernel holds of a plan.
+/// What the kernel holds of a plan; found by the plan's id.
 #[derive(Clone, Debug)]
 pub(super) struct Programmed {
     pub(super) plan: Arc<ServicePlan>,
@@ -41,6 +43,26 @@ pub(super) struct Programmed {
     run: Run,
     ranges: u32,
 }
+
+impl Borrow<PlanId> for Programmed {
+    fn borrow(&self) -> &PlanId {
+        &self.plan.id
+    }
+}
+
+impl Hash for Programmed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.plan.id.hash(state);
+    }
+}
+
+impl PartialEq for Programmed {
+    fn eq(&self, other: &Self) -> bool {
+        self.plan.id == other.plan.id
+    }
+}
+
+impl Eq for Programmed {}
 
 /// A plan that is to change, or to go.
 #[derive(Debug)]
@@ -81,7 +103,7 @@ impl Live {
             loaded,
             tables,
             events,
-            programmed: HashMap::new(),
+            programmed: HashSet::new(),
             settings: None,
             next_ranges: 1,
         })
@@ -119,12 +141,17 @@ impl Live {
         }
         self.tables.set_devices(node::devices(config))?;
         let block = node::settings_block(config, host_cookie);
-        let is_new = self.settings.is_none_or(|run| {
-            let words = block.iter().flat_map(|slot| slot.0);
-            !self.tables.read_block(run).eq(words) || self.tables.base(0) != u64::from(run.first)
-        });
-        if is_new {
-            let run = self.tables.write_block(&block).ok_or(StepError::NoRoom)?;
+        let is_there = match self.settings {
+            Some(run) => {
+                let words = block.iter().flat_map(|slot| slot.0);
+                self.tables.base(0) == u64::from(run.first)
+                    && self.tables.read_block(run)?.into_iter().eq(words)
+            }
+            None => false,
+        };
+        if !is_there {
+            let run = self.tables.write_block(&block)?;
+            let run = run.ok_or(StepError::NoRoom)?;
             self.tables.flip(0, Some(run));
             if let Some(old) = self.settings.replace(run) {
                 self.tables.give_back(old);
@@ -181,10 +208,8 @@ impl Live {
             return Err(StepError::NoRoom);
         }
         let ranges = self.write_ranges(&compiled)?;
-        let run = self
-            .tables
-            .write_block(&compiled.block(index, ranges))
-            .ok_or(StepError::NoRoom)?;
+        let run = self.tables.write_block(&compiled.block(index, ranges))?;
+        let run = run.ok_or(StepError::NoRoom)?;
         self.tables.flip(index, Some(run));
         let programmed = Programmed {
             plan,
@@ -192,7 +217,7 @@ impl Live {
             run,
             ranges,
         };
-        self.programmed.insert(id.clone(), programmed);
+        self.programmed.replace(programmed);
         if let Some(old) = &old {
             self.tables.give_back(old.run);
         }
@@ -270,7 +295,7 @@ impl Live {
     /// was wrong.
     pub(super) fn audit(&mut self) -> Result<usize, EbpfError> {
         let mut wrong = self.tables.audit()?;
-        for programmed in self.programmed.values() {
+        for programmed in &self.programmed {
             if self.tables.base(programmed.index) != u64::from(programmed.run.first) {
                 self.tables.flip(programmed.index, Some(programmed.run));
                 wrong += 1;
@@ -282,7 +307,7 @@ impl Live {
     /// Whether every Service's word is as it was written: cheap.
     pub(super) fn words_are_right(&self) -> bool {
         self.programmed
-            .values()
+            .iter()
             .all(|programmed| self.tables.base(programmed.index) == u64::from(programmed.run.first))
     }
 }
@@ -364,4 +389,15 @@ fn count(number: usize) -> u32 {
 pub(super) fn serving(plan: &ServicePlan) -> impl Iterator<Item = (Address, u16)> + '_ {
     let targets = plan.serving.iter();
     targets.map(|target| (Address::from(target.address), target.port.to_be()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is kept of each Service port beside its plan.
+    #[test]
+    fn what_is_kept_of_a_service_port_is_small() {
+        assert!(size_of::<Programmed>() <= 24, "{}", size_of::<Programmed>());
+    }
 }

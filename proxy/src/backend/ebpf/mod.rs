@@ -226,7 +226,8 @@ impl Ebpf {
             repaired += live.audit()?;
             self.attached.renew_filters();
         }
-        for (id, programmed) in &live.programmed {
+        for programmed in &live.programmed {
+            let id = &programmed.plan.id;
             match wanted.get(id) {
                 Some(Some(plan)) if *plan == programmed.plan => drop(wanted.remove(id)),
                 Some(_) => {}
@@ -334,8 +335,9 @@ impl Ebpf {
     fn grow(&mut self, steps: Vec<Step>) -> Result<(), EbpfError> {
         let before = self.live.as_ref().map(|live| live.tables.sizes());
         let mut wanted: BTreeMap<PlanId, Option<Arc<ServicePlan>>> = BTreeMap::new();
-        for (id, programmed) in self.live.iter().flat_map(|live| &live.programmed) {
-            wanted.insert(id.clone(), Some(Arc::clone(&programmed.plan)));
+        for programmed in self.live.iter().flat_map(|live| &live.programmed) {
+            let plan = &programmed.plan;
+            wanted.insert(plan.id.clone(), Some(Arc::clone(plan)));
         }
         for step in steps {
             wanted.insert(step.id, step.new.map(|(plan, _)| plan));

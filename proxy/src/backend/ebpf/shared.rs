@@ -108,12 +108,12 @@ impl Shared {
     }
 
     /// Follows all plans: those that are not among them are gone, and their indexes free.
-    pub(super) fn follow_all(&mut self, programmed: &HashMap<PlanId, Programmed>) -> bool {
+    pub(super) fn follow_all(&mut self, programmed: &HashSet<Programmed>) -> bool {
         let mut has_gone = false;
-        for programmed in programmed.values() {
+        for programmed in programmed {
             has_gone |= self.follow(programmed.index, Some(&programmed.plan));
         }
-        let there: HashSet<u32> = programmed.values().map(|at| at.index).collect();
+        let there: HashSet<u32> = programmed.iter().map(|at| at.index).collect();
         let followed = self.followed.keys();
         let gone: Vec<u32> = followed
             .copied()
@@ -175,7 +175,7 @@ impl Shared {
     /// stay.
     pub(super) fn sweep_affinity(
         &mut self,
-        programmed: &HashMap<PlanId, Programmed>,
+        programmed: &HashSet<Programmed>,
     ) -> Result<usize, EbpfError> {
         let timeout_s = |service| {
             let plan = programmed.get(self.identities.name(service)?)?;
@@ -203,7 +203,7 @@ impl Shared {
     /// counts kept. Returns how many counters stay as well.
     pub(super) fn totals(
         &mut self,
-        programmed: &HashMap<PlanId, Programmed>,
+        programmed: &HashSet<Programmed>,
     ) -> Result<(Vec<(PlanId, ServiceTotals)>, usize), EbpfError> {
         let mut totals = self.retired.clone();
         let (mut over, mut stay) = (Vec::new(), 0);
@@ -238,7 +238,7 @@ impl Shared {
     }
 
     /// Whether a counter's endpoint still is one of its Service port's.
-    fn is_endpoint(&self, programmed: &HashMap<PlanId, Programmed>, key: &CounterKey) -> bool {
+    fn is_endpoint(&self, programmed: &HashSet<Programmed>, key: &CounterKey) -> bool {
         let id = self.identities.name(key.service);
         let Some(programmed) = id.and_then(|id| programmed.get(id)) else {
             return false;

@@ -6,6 +6,7 @@ mod claims;
 #[cfg(test)]
 pub(super) mod dump;
 mod sizes;
+mod slots;
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,9 +18,10 @@ use switchyard_datapath::layout::{
 use switchyard_kernel::Mapping;
 
 use self::claims::Claims;
+use self::slots::Slots;
 use super::EbpfError;
 use super::arena::{Arena, Run};
-use super::slot::{SLOT_BYTES, Slot};
+use super::slot::Slot;
 
 pub(super) use self::sizes::Sizes;
 
@@ -36,9 +38,9 @@ pub(super) struct Tables {
     ranges: LpmTrie<MapData, RangeKey, u8>,
     devices: aya::maps::HashMap<MapData, u32, Device>,
     words: Mapping,
-    slots: Mapping,
-    /// The arrays behind the two mappings. Programs are loaded by their descriptors.
-    _arrays: [Map; 2],
+    slots: Slots,
+    /// The array behind `words`. Programs are loaded by its descriptor.
+    _words: Map,
     arena: Arena,
     sizes: Sizes,
     claims: HashMap<Address, Claims>,
@@ -59,17 +61,12 @@ fn usable<T, E: Into<MapError>>(name: &'static str, map: Result<T, E>) -> Result
     map.map_err(|error| EbpfError::map(name, error.into()))
 }
 
-fn mapping(
-    map: &Map,
-    name: &'static str,
-    entries: u32,
-    entry_bytes: usize,
-) -> Result<Mapping, EbpfError> {
+/// Maps `bytes` bytes of an array that begin `from` bytes after its start.
+fn mapping(map: &Map, name: &'static str, from: usize, bytes: usize) -> Result<Mapping, EbpfError> {
     let Map::Array(data) = map else {
         return Err(EbpfError::NoSuchMap { name });
     };
-    let bytes = usize::try_from(entries).unwrap_or(0) * entry_bytes;
-    Mapping::new(data.fd(), bytes).map_err(|source| EbpfError::System {
+    Mapping::part(data.fd(), from, bytes).map_err(|source| EbpfError::System {
         what: format!("mapping {name} into memory"),
         source,
     })
@@ -80,14 +77,15 @@ impl Tables {
     pub(super) fn of(object: &mut aya::Ebpf, sizes: Sizes) -> Result<Self, EbpfError> {
         use map_names::{ADDRESSES, DEVICES, FRONTENDS, RANGES, SLOTS, WORDS};
         let (words, slots) = (take(object, WORDS)?, take(object, SLOTS)?);
+        let words_bytes = usize::try_from(sizes.services).unwrap_or(0) * WORD_BYTES;
         Ok(Self {
             addresses: usable(ADDRESSES, take(object, ADDRESSES)?.try_into())?,
             frontends: usable(FRONTENDS, take(object, FRONTENDS)?.try_into())?,
             ranges: usable(RANGES, take(object, RANGES)?.try_into())?,
             devices: usable(DEVICES, take(object, DEVICES)?.try_into())?,
-            words: mapping(&words, WORDS, sizes.services, WORD_BYTES)?,
-            slots: mapping(&slots, SLOTS, sizes.slots, SLOT_BYTES)?,
-            _arrays: [words, slots],
+            words: mapping(&words, WORDS, 0, words_bytes)?,
+            slots: Slots::of(slots, sizes.slots),
+            _words: words,
             arena: Arena::new(sizes.slots),
             sizes,
             claims: HashMap::new(),
@@ -129,33 +127,34 @@ impl Tables {
     }
 
     /// Writes a block where nobody reads yet. `None` if there is no room for it.
-    pub(super) fn write_block(&mut self, block: &[Slot]) -> Option<Run> {
-        let count = u32::try_from(block.len()).ok()?;
-        let run = match self.arena.take(count) {
-            Some(run) => run,
-            None => {
-                // What was given back a moment ago may be enough.
-                if !self.arena.has_returned() || switchyard_kernel::grace().is_err() {
-                    return None;
-                }
-                self.arena.settle();
-                self.arena.take(count)?
-            }
+    pub(super) fn write_block(&mut self, block: &[Slot]) -> Result<Option<Run>, EbpfError> {
+        let Some(run) = self.room_for(block.len()) else {
+            return Ok(None);
         };
-        let words = block.iter().flat_map(|slot| slot.0);
-        for (at, word) in (first_word(run)..).zip(words) {
-            self.slots.store(at, word);
+        if let Err(error) = self.slots.write(run, block) {
+            self.arena.give_back(run);
+            return Err(error);
         }
         self.written += block.len();
-        Some(run)
+        Ok(Some(run))
     }
 
-    /// What stands in a run of slots.
-    pub(super) fn read_block(&self, run: Run) -> impl Iterator<Item = u64> + '_ {
-        let count = usize::try_from(run.count).unwrap_or(0) * SLOT_BYTES / WORD_BYTES;
-        (first_word(run)..)
-            .take(count)
-            .map(|at| self.slots.load(at))
+    fn room_for(&mut self, slots: usize) -> Option<Run> {
+        let count = u32::try_from(slots).ok()?;
+        if let Some(run) = self.arena.take(count) {
+            return Some(run);
+        }
+        // What was given back a moment ago may be enough.
+        if !self.arena.has_returned() || switchyard_kernel::grace().is_err() {
+            return None;
+        }
+        self.arena.settle();
+        self.arena.take(count)
+    }
+
+    /// The words that stand in a run of slots.
+    pub(super) fn read_block(&self, run: Run) -> Result<Vec<u64>, EbpfError> {
+        self.slots.read(run)
     }
 
     /// Lets a Service (0: the settings) be what a block says, from now on and all at once.
@@ -360,10 +359,6 @@ impl Tables {
         self.written += wrong;
         Ok(wrong)
     }
-}
-
-fn first_word(run: Run) -> usize {
-    usize::try_from(run.first).unwrap_or(usize::MAX / SLOT_BYTES) * (SLOT_BYTES / WORD_BYTES)
 }
 
 const fn range_key(set: u32, bits: u32, net: Address) -> Key<RangeKey> {

@@ -129,13 +129,13 @@ fn kind(service: Option<&Arc<Service>>, endpoints: &Endpoints, options: &IndexOp
 
 fn by_zone(slices: &[&Arc<EndpointSlice>], pod_names: bool) -> Box<[(Box<str>, Endpoints)]> {
     let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter());
-    let zones = endpoints.filter_map(|endpoint| endpoint.zone.as_deref());
+    let zones = endpoints.filter_map(|endpoint| endpoint.zone());
     let mut zones: Vec<Box<str>> = zones.map(|zone| zone.to_ascii_lowercase().into()).collect();
     zones.sort_unstable();
     zones.dedup();
     let zones = zones.into_iter().map(|zone| {
         let within = Endpoints::new(slices, pod_names, |endpoint| {
-            let own = endpoint.zone.as_deref();
+            let own = endpoint.zone();
             own.is_some_and(|own| own.eq_ignore_ascii_case(&zone))
         });
         (zone, within)

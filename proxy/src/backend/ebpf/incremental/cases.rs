@@ -26,8 +26,7 @@ fn service(number: u16, protocol: Protocol, endpoints: u16) -> Generated {
         Endpoint {
             address: IpAddr::from([10, 200, c, d]),
             conditions: Conditions::READY,
-            node: None,
-            zone: None,
+            place: None,
             hints: None,
             naming: None,
         }

@@ -5,13 +5,11 @@ use std::net::IpAddr;
 
 use switchyard_datapath::layout::{Address, FrontendKey};
 
-use super::{SLOT_BYTES, Tables, WORD_BYTES};
+use super::super::arena::Run;
+use super::Tables;
 
 /// A block of a Service as words, without what its place and its number are.
 pub(in super::super) type BlockWords = Vec<u64>;
-
-/// Words of a slot.
-const SLOT_WORDS: usize = SLOT_BYTES / WORD_BYTES;
 
 /// The maps of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +51,12 @@ impl Tables {
 
     /// `slots` slots from `base` on.
     pub(in super::super) fn words_at(&self, base: u64, slots: u32) -> BlockWords {
-        let first = usize::try_from(base).unwrap() * SLOT_WORDS;
-        let count = usize::try_from(slots).unwrap() * SLOT_WORDS;
-        (first..first + count)
-            .map(|at| self.slots.load(at))
-            .collect()
+        let first = u32::try_from(base).unwrap();
+        let run = Run {
+            first,
+            count: slots,
+        };
+        self.read_block(run).unwrap()
     }
 
     /// Does to the maps what somebody else might: removes every entry of FRONTENDS, and the
