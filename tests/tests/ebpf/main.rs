@@ -7,6 +7,7 @@ mod cleanup;
 mod clients;
 mod devices;
 mod flips;
+mod memory;
 mod pins;
 mod restart;
 mod sockets;
