@@ -22,6 +22,6 @@ pub use batch::entries;
 pub use grace::grace;
 pub use heap::{keep_heaps_short, trim_heaps};
 pub use link::{AttachType, Link, LinkInfo, LinkTarget};
-pub use mapping::Mapping;
+pub use mapping::{Mapping, page_bytes};
 pub use namespace::namespace_cookie;
 pub use object::{MapShape, map_shape, open_pinned, pin};

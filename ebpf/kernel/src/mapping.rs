@@ -7,9 +7,20 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::unistd::{SysconfVar, sysconf};
 
 /// Bytes of one chunk that [`Mapping`] reads and writes at a time.
 const WORD: usize = 8;
+
+/// Bytes of a page of memory, a power of two: parts of a map are mapped from a multiple of it on.
+#[must_use]
+pub fn page_bytes() -> usize {
+    let known = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    // The largest there is.
+    known
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .unwrap_or(1 << 16)
+}
 
 /// The values of an array map, in memory. Kernel programs read it at the same time: every access
 /// is of whole aligned words of eight bytes.
@@ -40,7 +51,7 @@ impl Mapping {
     /// The kernel counts every page of it as this process' memory at once, touched or not.
     ///
     /// # Errors
-    /// As [`Mapping::new`]; EINVAL also where `from` is no multiple of the size of a page.
+    /// As [`Mapping::new`]; EINVAL also where `from` is no multiple of [`page_bytes`].
     #[expect(unsafe_code, reason = "mmap(2)")]
     pub fn part(map: impl AsFd, from: usize, bytes: usize) -> io::Result<Self> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);

@@ -8,6 +8,7 @@ mod clients;
 mod devices;
 mod direct;
 mod flips;
+mod memory;
 mod pins;
 mod restart;
 mod sockets;
