@@ -110,7 +110,7 @@ impl Live {
         for (address, flags) in addresses {
             self.tables.set_node_address(address, flags)?;
         }
-        self.tables.set_devices(node::devices(config))?;
+        self.tables.set_devices(&node::devices(config))?;
         let block = node::settings_block(config, host_cookie);
         let is_new = self.settings.is_none_or(|run| {
             let words = block.iter().flat_map(|slot| slot.0);

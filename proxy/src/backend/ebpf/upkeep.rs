@@ -20,6 +20,13 @@ impl Ebpf {
             return kept;
         };
         live.tables.settle();
+        shared.identities.drop_staying();
+        if self.attached.has_refused() && self.due.devices.is_due(now) {
+            let devices = &self.config.devices;
+            if let Err(error) = self.attached.attach_devices(&mut live.loaded, devices) {
+                tracing::warn!(%error, "devices without programs stay so for now");
+            }
+        }
         let identities = &shared.identities;
         live.events
             .tell(now, |index| identities.name(index).map(PlanId::to_string));
