@@ -141,7 +141,8 @@ fn growth_that_fails_half_way_and_is_not_wanted_any_more() -> Result<()> {
     Cluster::Large.put(&stage)?;
     wait_for("the failure", SOON, POLL, || {
         Ok(proxy.log().contains("attaching"))
-    })?;
+    })
+    .with_context(|| format!("{}\n{:?}", proxy.log_tail(20), follower.steps()))?;
     open.expect(&stage)?;
     Cluster::Usual.put(&stage)?;
     drop(follower);
@@ -212,4 +213,31 @@ fn a_change_back_of_which_one_call_fails() -> Result<()> {
 #[test]
 fn growth_of_which_one_call_fails() -> Result<()> {
     change_of_which_one_call_fails(Cluster::Usual, Cluster::Large, 2)
+}
+
+/// Each call of `--cleanup` fails once: it says so, or nothing is left.
+#[test]
+fn a_cleanup_of_which_one_call_fails() -> Result<()> {
+    let stage = stage()?;
+    Cluster::Usual.put(&stage)?;
+    let clean_up = |fault: &Fault| -> Result<_> {
+        stage.start()?.kill()?;
+        let (mut cleanup, report) = spawn(&stage, fault, &["--cleanup"])?;
+        let status = cleanup.wait_exit(SOON)?;
+        Ok((status, report.steps()?, cleanup.log_tail(3)))
+    };
+    let (_, steps, _) = clean_up(&Fault::none_of_all())?;
+    for step in chosen(&steps, 4) {
+        let (status, _, said) = clean_up(&Fault::fail_at(step, NO_MEMORY))?;
+        let left = stage.pins()?;
+        ensure!(
+            status.success() == left.is_empty() && status.success() != said.contains("os error 12"),
+            "step {step} failed: {:?}; it ended with {status}, said {said:?} and left {left:?}",
+            steps.get(step - 1)
+        );
+        stage.cleanup()?;
+        let left = stage.pins()?;
+        ensure!(left.is_empty(), "left: {left:?}");
+    }
+    Ok(())
 }

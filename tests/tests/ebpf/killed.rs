@@ -32,7 +32,7 @@ const OTHER: &str = "10.244.2.52";
 /// So long nothing happens after a change: what follows it (housekeeping) is over.
 pub(super) const QUIET: Duration = Duration::from_millis(100);
 /// More source ranges than maps of the usual size have room for.
-const MANY_RANGES: u32 = 300;
+const MANY_RANGES: u32 = 600;
 
 /// What the cluster is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,15 +215,14 @@ fn at_any_step_of_a_restart() -> Result<()> {
     Ok(())
 }
 
-/// Has a proxy that serves `from` make the change `to` under a fault, and ends it if it has not ended
-/// by itself: true if it had. Also, what it did until then.
+/// Has a proxy make the change `to` under a fault, and ends it if it has not ended by itself: true if
+/// it had. Also, what it did until then.
 fn change(
     stage: &Stage,
-    (from, to): (Cluster, Cluster),
+    mut proxy: Proxy,
+    to: Cluster,
     fault: &Fault,
 ) -> Result<(bool, Vec<Step>)> {
-    from.put(stage)?;
-    let mut proxy = stage.start()?;
     std::thread::sleep(QUIET);
     let follower = Follower::start(stage, &proxy, fault)?;
     to.put(stage)?;
@@ -251,12 +250,17 @@ fn at_steps_of_change(
     from.put(&stage)?;
     let mut proxy = stage.start()?;
     let open = Open::new(&stage)?;
-    proxy.kill()?;
     let both = [from.endpoints(), to.endpoints()].concat();
-    let (_, steps) = change(&stage, (from, to), &Fault::none())?;
+    let (_, steps) = change(&stage, proxy, to, &Fault::none())?;
+    from.put(&stage)?;
+    proxy = stage.start()?;
+    ensure!(
+        to != Cluster::Large || steps.iter().any(|step| step.name == "MAP_CREATE"),
+        "no map is too small: {steps:?}"
+    );
     let (chosen, mut kills) = (choose(&steps), 0);
     for step in &chosen {
-        let (is_killed, done) = change(&stage, (from, to), &Fault::kill_at(*step))?;
+        let (is_killed, done) = change(&stage, proxy, to, &Fault::kill_at(*step))?;
         kills += usize::from(is_killed);
         let what = || format!("a kill at step {step}: {:?}", done.last());
         let dead = || {
@@ -264,11 +268,19 @@ fn at_steps_of_change(
             stage.expect_answers(&CLIENTS, &both)
         };
         dead().with_context(|| format!("dead after {}", what()))?;
-        restart(&stage, || {
-            open.expect(&stage)?;
-            to.expect(&stage, &wanted)
-        })
-        .with_context(|| format!("started again after {}", what()))?;
+        proxy = stage.start()?;
+        open.expect(&stage)
+            .and_then(|()| to.expect(&stage, &wanted))
+            .with_context(|| format!("the log ends:\n{}", proxy.log_tail(20)))
+            .with_context(|| format!("started again after {}", what()))?;
+        from.put(&stage)?;
+        if to == Cluster::Large {
+            // Maps that have grown stay large.
+            proxy.kill()?;
+            proxy = stage.start()?;
+        } else {
+            from.wait_for(&stage)?;
+        }
     }
     eprintln!("killed at {kills} of {} steps", steps.len());
     // Housekeeping may have had a step more the first time.
