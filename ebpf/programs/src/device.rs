@@ -10,6 +10,8 @@ use switchyard_datapath::layout::Hook;
 use switchyard_datapath::parse::parse;
 use switchyard_datapath::rewrite::rewrite;
 
+#[cfg(feature = "log")]
+use crate::maps::Done;
 use crate::maps::{KernelMaps, WORK};
 use crate::skb::Skb;
 
@@ -19,21 +21,25 @@ const SHOT: i32 = 2;
 const ETHERNET: u32 = 14;
 
 #[classifier]
+#[cfg_attr(feature = "log", inline(always))]
 fn in_ethernet(context: TcContext) -> i32 {
     meet(&context, Hook::Ingress, ETHERNET)
 }
 
 #[classifier]
+#[cfg_attr(feature = "log", inline(always))]
 fn out_ethernet(context: TcContext) -> i32 {
     meet(&context, Hook::Egress, ETHERNET)
 }
 
 #[classifier]
+#[cfg_attr(feature = "log", inline(always))]
 fn in_plain(context: TcContext) -> i32 {
     meet(&context, Hook::Ingress, 0)
 }
 
 #[classifier]
+#[cfg_attr(feature = "log", inline(always))]
 fn out_plain(context: TcContext) -> i32 {
     meet(&context, Hook::Egress, 0)
 }
@@ -53,7 +59,7 @@ fn meet(context: &TcContext, hook: Hook, ip: u32) -> i32 {
     if parse(&packet, ip, ethertype, &mut work.parsed).is_none() {
         return NEXT;
     }
-    let maps = KernelMaps { device };
+    let maps = KernelMaps::at(device);
     if work.parsed.is_icmp() {
         return match icmp::translate(&maps, &mut packet, work, hook) {
             icmp::Outcome::Pass => NEXT,
@@ -68,6 +74,12 @@ fn meet(context: &TcContext, hook: Hook, ip: u32) -> i32 {
         Hook::Ingress => ingress(&maps, work, &place),
         Hook::Egress => egress(&maps, work, &place),
     };
+    #[cfg(feature = "log")]
+    match (hook, maps.done.get()) {
+        (Hook::Ingress, Done::Opened) => crate::log::opened(work),
+        (Hook::Egress, Done::Masqueraded) => crate::log::masqueraded(work),
+        _ => {}
+    }
     match verdict {
         Verdict::Pass => NEXT,
         Verdict::Drop => SHOT,

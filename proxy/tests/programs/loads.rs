@@ -1,6 +1,7 @@
 //! The kernel takes all programs.
 
 use aya::programs::Program;
+use switchyard_proxy::backend::ebpf::object;
 
 use crate::kernel::{DEVICE_PROGRAMS, open};
 
@@ -11,11 +12,21 @@ const VERIFIED_PERCENT: u32 = 80;
 /// Programs of the object.
 const PROGRAMS: usize = 13;
 
-/// With and without what Linux 5.18 added.
 #[test]
 fn every_program_is_verified() {
+    all_are_verified(object());
+}
+
+#[cfg(kernel_log)]
+#[test]
+fn every_program_that_tells_is_verified() {
+    all_are_verified(switchyard_proxy::backend::ebpf::kernel_log::telling_object());
+}
+
+/// With and without what Linux 5.18 added.
+fn all_are_verified(bytes: &[u8]) {
     for has_set_retval in [true, false] {
-        let mut object = open(has_set_retval);
+        let mut object = open(bytes, has_set_retval);
         let mut count = 0;
         for (name, program) in object.programs_mut() {
             if !has_set_retval && DEVICE_PROGRAMS.contains(&name) {

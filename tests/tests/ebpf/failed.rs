@@ -94,7 +94,7 @@ fn a_start_of_which_one_call_fails() -> Result<()> {
     let steps = report.steps()?;
     report.end(proxy)?;
     stage.cleanup()?;
-    for step in chosen(&steps, 2) {
+    for step in chosen(&steps, 1) {
         let fault = Fault::fail_at(step, NO_MEMORY);
         let (mut proxy, report) = spawn(&stage, &fault, &[])?;
         let what = || format!("step {step} failed: {:?}", steps.get(step - 1));
@@ -212,7 +212,7 @@ fn a_change_back_of_which_one_call_fails() -> Result<()> {
 
 #[test]
 fn growth_of_which_one_call_fails() -> Result<()> {
-    change_of_which_one_call_fails(Cluster::Usual, Cluster::Large, 2)
+    change_of_which_one_call_fails(Cluster::Usual, Cluster::Large, 1)
 }
 
 /// Each call of `--cleanup` fails once: it says so, or nothing is left.

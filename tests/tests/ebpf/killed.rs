@@ -307,7 +307,7 @@ fn at_any_step_of_a_change_with_a_removed_service() -> Result<()> {
 
 #[test]
 fn at_any_step_of_growth() -> Result<()> {
-    at_steps_of_change((Cluster::Usual, Cluster::Large), |steps| chosen(steps, 2))
+    at_steps_of_change((Cluster::Usual, Cluster::Large), |steps| chosen(steps, 1))
 }
 
 /// `--cleanup` under a fault, to its end.

@@ -15,3 +15,4 @@ mod restart;
 mod sockets;
 mod stage;
 mod steps;
+mod telling;

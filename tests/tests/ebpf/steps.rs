@@ -203,7 +203,7 @@ impl Drop for Follower {
 }
 
 /// The steps that are tried: of each kind so many, evenly spaced, the first and the last among
-/// them. With `SWITCHYARD_EVERY_STEP` in the environment: every one.
+/// them; or the middle one, if it is to be one. With `SWITCHYARD_EVERY_STEP` in the environment: every one.
 pub(super) fn chosen(steps: &[Step], of_each_kind: usize) -> Vec<usize> {
     if std::env::var_os(EVERY_STEP).is_some() {
         return (1..=steps.len()).collect();
@@ -215,8 +215,10 @@ pub(super) fn chosen(steps: &[Step], of_each_kind: usize) -> Vec<usize> {
     let mut chosen = BTreeSet::new();
     for numbers in kinds.values() {
         let last = numbers.len() - 1;
-        let gaps = (of_each_kind.min(numbers.len()) - 1).max(1);
-        chosen.extend((0..=gaps).map(|nth| numbers[last * nth / gaps]));
+        match of_each_kind.min(numbers.len()) - 1 {
+            0 => drop(chosen.insert(numbers[last / 2])),
+            gaps => chosen.extend((0..=gaps).map(|nth| numbers[last * nth / gaps])),
+        }
     }
     chosen.into_iter().collect()
 }

@@ -27,6 +27,8 @@ pub(super) struct Live {
     pub(super) loaded: Loaded,
     pub(super) tables: Tables,
     pub(super) events: Events,
+    #[cfg(kernel_log)]
+    pub(super) log: super::kernel_log::KernelLog,
     pub(super) programmed: HashMap<PlanId, Programmed>,
     settings: Option<Run>,
     next_ranges: u32,
@@ -71,6 +73,8 @@ impl Live {
         loaded.verify(&names)?;
         let events = Events::of(loaded.events()?);
         Ok(Self {
+            #[cfg(kernel_log)]
+            log: loaded.log(),
             loaded,
             tables,
             events,

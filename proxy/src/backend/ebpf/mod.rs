@@ -30,6 +30,8 @@ mod housekeeping;
 mod identities;
 #[cfg(test)]
 mod incremental;
+#[cfg(kernel_log)]
+pub mod kernel_log;
 mod live;
 mod node;
 pub mod opt_out;

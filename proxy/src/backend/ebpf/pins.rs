@@ -100,17 +100,15 @@ pub(super) enum Unfit {
 impl Unfit {
     /// What an error of opening a pin means.
     pub(super) fn of(error: io::Error) -> Self {
-        // EACCES is what the kernel says of things that are no BPF objects.
-        let is_foreign = matches!(
-            error.kind(),
-            io::ErrorKind::PermissionDenied
-                | io::ErrorKind::InvalidData
-                | io::ErrorKind::IsADirectory
-                | io::ErrorKind::NotADirectory
-                | io::ErrorKind::NotFound
-        ) && error.raw_os_error() != Some(Errno::EPERM as i32);
-        let is_loop = error.raw_os_error() == Some(Errno::ELOOP as i32);
-        if is_foreign || is_loop {
+        let is_foreign = match error.raw_os_error().map(Errno::from_raw) {
+            // The first is what the kernel says of things that are no BPF objects.
+            Some(Errno::EACCES | Errno::EISDIR | Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
+                true
+            }
+            Some(_) => false,
+            None => error.kind() == io::ErrorKind::InvalidData,
+        };
+        if is_foreign {
             Self::Foreign(error.to_string())
         } else {
             Self::Unknown(error)

@@ -19,6 +19,8 @@ impl Ebpf {
         let (Some(live), Some(shared)) = (&mut self.live, &mut self.shared) else {
             return kept;
         };
+        #[cfg(kernel_log)]
+        live.log.tell();
         live.tables.settle();
         shared.identities.drop_staying();
         if self.attached.has_refused() && self.due.devices.is_due(now) {

@@ -98,6 +98,14 @@ impl Call {
                 is_bpf: true,
             });
         }
+        if entry.number == libc::SYS_membarrier {
+            return Some(Self {
+                name: "membarrier",
+                path: String::new(),
+                is_question: false,
+                is_bpf: false,
+            });
+        }
         let (name, path) = of_file(entry.number, first, second)?;
         Some(Self {
             name,

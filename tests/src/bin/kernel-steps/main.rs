@@ -4,9 +4,9 @@
 //! strace can inject faults too, but it counts for each thread and each system call by itself, and
 //! can't tell reading a map from writing it, so the same number is not the same step twice.
 //!
-//! A step is one call of bpf(2) that is no question, or one that makes or removes a name in the
-//! file system. All threads count together. Writes to maps through memory (mmap) are not
-//! system calls; they are before or after one.
+//! A step is one call of bpf(2) that is no question, one that makes or removes a name in the file
+//! system, or one that waits for running programs (membarrier). All threads count together. Writes
+//! to maps through memory (mmap) are not system calls; they are before or after one.
 
 mod call;
 mod registers;
