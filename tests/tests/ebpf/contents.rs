@@ -75,7 +75,7 @@ impl Contents {
         let mut led_to = BTreeSet::new();
         let entries: HashMap<_, FrontendKey, Frontend> =
             maps.open(map_names::FRONTENDS)?.try_into()?;
-        for entry in entries.iter() {
+        for entry in &entries {
             let (key, Frontend { service, kind }) = entry?;
             let to = SocketAddr::new(key.address.into(), u16::from_be(key.port));
             led_to.insert(service);

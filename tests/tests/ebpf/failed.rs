@@ -7,7 +7,7 @@ use switchyard_tests::testbed::{Proxy, wait_for};
 use super::contents::Contents;
 use super::killed::{CLIENTS, Cluster, Open, QUIET, stage};
 use super::stage::{POLL, SOON, Stage};
-use super::steps::{Fault, Follower, chosen, spawn};
+use super::steps::{Fault, Follower, Step, all, chosen, spawn};
 
 /// `EPERM`.
 const NOT_PERMITTED: i32 = 1;
@@ -94,7 +94,7 @@ fn a_start_of_which_one_call_fails() -> Result<()> {
     let steps = report.steps()?;
     report.end(proxy)?;
     stage.cleanup()?;
-    for step in chosen(&steps, 1) {
+    for step in chosen(&steps) {
         let fault = Fault::fail_at(step, NO_MEMORY);
         let (mut proxy, report) = spawn(&stage, &fault, &[])?;
         let what = || format!("step {step} failed: {:?}", steps.get(step - 1));
@@ -151,7 +151,10 @@ fn growth_that_fails_half_way_and_is_not_wanted_any_more() -> Result<()> {
     stage.expect_answers(&CLIENTS, Cluster::Usual.endpoints())
 }
 
-fn change_of_which_one_call_fails(from: Cluster, to: Cluster, of_each_kind: usize) -> Result<()> {
+fn change_of_which_one_call_fails(
+    (from, to): (Cluster, Cluster),
+    choose: impl Fn(&[Step]) -> Vec<usize>,
+) -> Result<()> {
     let stage = stage()?;
     let wanted = to.contents(&stage)?;
     from.put(&stage)?;
@@ -181,7 +184,7 @@ fn change_of_which_one_call_fails(from: Cluster, to: Cluster, of_each_kind: usiz
         ensure!(proxy.has_ended()?.is_none(), "{}: it ended", what());
         if step == 0 {
             steps = follower.steps()?;
-            left = chosen(&steps, of_each_kind);
+            left = choose(&steps);
             left.reverse();
         }
         drop(follower);
@@ -202,17 +205,17 @@ fn change_of_which_one_call_fails(from: Cluster, to: Cluster, of_each_kind: usiz
 
 #[test]
 fn a_change_of_which_one_call_fails() -> Result<()> {
-    change_of_which_one_call_fails(Cluster::Usual, Cluster::Changed, usize::MAX)
+    change_of_which_one_call_fails((Cluster::Usual, Cluster::Changed), all)
 }
 
 #[test]
 fn a_change_back_of_which_one_call_fails() -> Result<()> {
-    change_of_which_one_call_fails(Cluster::Changed, Cluster::Usual, usize::MAX)
+    change_of_which_one_call_fails((Cluster::Changed, Cluster::Usual), all)
 }
 
 #[test]
 fn growth_of_which_one_call_fails() -> Result<()> {
-    change_of_which_one_call_fails(Cluster::Usual, Cluster::Large, 1)
+    change_of_which_one_call_fails((Cluster::Usual, Cluster::Large), chosen)
 }
 
 /// Each call of `--cleanup` fails once: it says so, or nothing is left.
@@ -227,7 +230,7 @@ fn a_cleanup_of_which_one_call_fails() -> Result<()> {
         Ok((status, report.steps()?, cleanup.log_tail(3)))
     };
     let (_, steps, _) = clean_up(&Fault::none_of_all())?;
-    for step in chosen(&steps, 4) {
+    for step in chosen(&steps) {
         let (status, _, said) = clean_up(&Fault::fail_at(step, NO_MEMORY))?;
         let left = stage.pins()?;
         ensure!(

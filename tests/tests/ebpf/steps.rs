@@ -15,6 +15,15 @@ use super::stage::{POLL, SOON, Stage};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kernel-steps");
 /// More steps than there are.
 const ALL: usize = 1_000_000;
+/// Kinds of steps whose traces outlive the process.
+const LASTING: [&str; 6] = [
+    "LINK_CREATE",
+    "LINK_UPDATE",
+    "OBJ_PIN",
+    "rmdir",
+    "unlink",
+    "unlinkat",
+];
 /// Set to anything: every step is tried, which takes minutes.
 const EVERY_STEP: &str = "SWITCHYARD_EVERY_STEP";
 
@@ -202,23 +211,29 @@ impl Drop for Follower {
     }
 }
 
-/// The steps that are tried: of each kind so many, evenly spaced, the first and the last among
-/// them; or the middle one, if it is to be one. With `SWITCHYARD_EVERY_STEP` in the environment: every one.
-pub(super) fn chosen(steps: &[Step], of_each_kind: usize) -> Vec<usize> {
+/// The steps that are tried where there are many: of what attaches, names or removes the first, one in
+/// the middle and the last, of each other kind the one in the middle. With `SWITCHYARD_EVERY_STEP` in
+/// the environment: every one.
+pub(super) fn chosen(steps: &[Step]) -> Vec<usize> {
     if std::env::var_os(EVERY_STEP).is_some() {
-        return (1..=steps.len()).collect();
+        return all(steps);
     }
     let mut kinds: HashMap<&str, Vec<usize>> = HashMap::new();
     for (step, number) in steps.iter().zip(1..) {
         kinds.entry(&step.name).or_default().push(number);
     }
     let mut chosen = BTreeSet::new();
-    for numbers in kinds.values() {
+    for (name, numbers) in kinds {
         let last = numbers.len() - 1;
-        match of_each_kind.min(numbers.len()) - 1 {
-            0 => drop(chosen.insert(numbers[last / 2])),
-            gaps => chosen.extend((0..=gaps).map(|nth| numbers[last * nth / gaps])),
+        chosen.insert(numbers[last / 2]);
+        if LASTING.contains(&name) {
+            chosen.extend([numbers[0], numbers[last]]);
         }
     }
     chosen.into_iter().collect()
+}
+
+/// Every step.
+pub(super) fn all(steps: &[Step]) -> Vec<usize> {
+    (1..=steps.len()).collect()
 }

@@ -45,8 +45,9 @@ pub fn cleanup(bpf_root: &Path) -> Result<bool, EbpfError> {
         }
     };
     for path in files(pins.links()) {
-        let link = Link::open(&path).map(drop);
-        remove(&path, link.map_err(Unfit::of));
+        // Where this fails, and with the pin gone, it is detached a moment later.
+        let detached = Link::open(&path).map(|link| drop(link.detach()));
+        remove(&path, detached.map_err(Unfit::of));
     }
     for path in files(pins.maps()) {
         remove(&path, is_map_of_ours(&path));
