@@ -3,6 +3,9 @@
 //! They are a workspace of their own, for the kernel's virtual machine. Its standard library is
 //! built from rustc's own sources, by the compiler that builds everything else; the linker is
 //! bpf-linker. `cargo xtask setup` gets both.
+//!
+//! Debug builds of the agent carry them twice: as all builds do, and once more with lines for the
+//! log (`cfg(kernel_log)`).
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -12,6 +15,8 @@ use std::process::{Command, ExitCode};
 const OBJECT: &str = "SWITCHYARD_EBPF_OBJECT";
 /// What separates flags in `CARGO_ENCODED_RUSTFLAGS`.
 const SEPARATOR: &str = "\x1f";
+/// The feature of the programs that logs.
+const LOG: &str = "log";
 
 fn main() -> ExitCode {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
@@ -26,16 +31,9 @@ fn main() -> ExitCode {
         println!("cargo::rerun-if-changed={}", ebpf.join(watched).display());
     }
     println!("cargo::rerun-if-env-changed={OBJECT}");
-    let object = match env::var_os(OBJECT) {
-        Some(path) => Ok(PathBuf::from(path)),
-        None => build(&ebpf.join("programs"), &out),
-    };
-    let copied = object.and_then(|object| {
-        std::fs::copy(&object, out.join("programs.o"))
-            .map_err(|error| format!("{}: {error}", object.display()))
-    });
-    match copied {
-        Ok(_) => ExitCode::SUCCESS,
+    println!("cargo::rustc-check-cfg=cfg(kernel_log)");
+    match make_all(&ebpf.join("programs"), &out) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!(
                 "cargo::error=the kernel programs can't be built: {error}. \
@@ -46,7 +44,28 @@ fn main() -> ExitCode {
     }
 }
 
-fn build(programs: &Path, out: &Path) -> Result<PathBuf, String> {
+fn make_all(programs: &Path, out: &Path) -> Result<(), String> {
+    if let Some(path) = env::var_os(OBJECT) {
+        return copy(Path::new(&path), &out.join("programs.o"));
+    }
+    copy(&build(programs, out, &[])?, &out.join("programs.o"))?;
+    // Not what CARGO_CFG_DEBUG_ASSERTIONS says: that is there in every profile.
+    if env::var("PROFILE").as_deref() == Ok("debug") {
+        let with_log = build(programs, out, &["--features", LOG])?;
+        copy(&with_log, &out.join("programs-log.o"))?;
+        println!("cargo::rustc-cfg=kernel_log");
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let copied = std::fs::copy(from, to);
+    copied
+        .map(drop)
+        .map_err(|error| format!("{}: {error}", from.display()))
+}
+
+fn build(programs: &Path, out: &Path, features: &[&str]) -> Result<PathBuf, String> {
     let architecture = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let target = match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
         Ok("big") => "bpfeb-unknown-none",
@@ -78,6 +97,7 @@ fn build(programs: &Path, out: &Path) -> Result<PathBuf, String> {
             "--target",
             target,
         ])
+        .args(features)
         .arg("--target-dir")
         .arg(&target_dir)
         // Building the standard library is not stable yet.

@@ -12,6 +12,9 @@ use tracing_subscriber::EnvFilter;
 
 /// Exit status for bad flags and configuration.
 const BAD_USAGE: u8 = 2;
+/// From this verbosity on the kernel programs of debug builds tell of their decisions.
+#[cfg(kernel_log)]
+const PROGRAMS_TELL: u8 = 5;
 /// Threads for blocking work: one writes rules, one may be reading a big manifest.
 const BLOCKING_THREADS: usize = 4;
 
@@ -122,6 +125,16 @@ fn start_logging(flags: &Flags, quiet: &'static str) {
     let filter = EnvFilter::builder().parse_lossy("warn,kube_runtime=error,kube_client=error");
     let filter = filter.add_directive(directive("switchyard_proxy", level));
     let filter = filter.add_directive(directive("switchyard_cluster", level));
+    #[cfg(kernel_log)]
+    let filter = {
+        use switchyard_proxy::backend::ebpf::kernel_log::TARGET;
+        let level = if flags.verbosity >= PROGRAMS_TELL {
+            "debug"
+        } else {
+            "info"
+        };
+        filter.add_directive(directive(TARGET, level))
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);

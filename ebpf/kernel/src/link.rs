@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::object::{info, open_pinned, pin};
-use crate::syscall::{LINK_CREATE, LINK_UPDATE, bpf, descriptor, number};
+use crate::syscall::{LINK_CREATE, LINK_DETACH, LINK_UPDATE, bpf, descriptor, number};
 
 /// Where at its target a program is attached (`enum bpf_attach_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -162,6 +162,18 @@ impl Link {
         };
         // SAFETY: numbers only.
         unsafe { bpf(LINK_UPDATE, &mut attributes) }.map(drop)
+    }
+
+    /// Takes the program away from its target, at once and whoever else holds the link (Linux 5.9).
+    /// Of a link that only loses its last name or descriptor the kernel does so a moment later.
+    ///
+    /// # Errors
+    /// As bpf(2).
+    #[expect(unsafe_code, reason = "a system call")]
+    pub fn detach(&self) -> io::Result<()> {
+        let mut attributes = number(self.0.as_raw_fd());
+        // SAFETY: a number only.
+        unsafe { bpf(LINK_DETACH, &mut attributes) }.map(drop)
     }
 
     /// Gives it a name, by which it stays attached when the process ends.

@@ -9,6 +9,7 @@ pub(crate) const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 pub(crate) const MAP_LOOKUP_BATCH: libc::c_long = 24;
 pub(crate) const LINK_CREATE: libc::c_long = 28;
 pub(crate) const LINK_UPDATE: libc::c_long = 29;
+pub(crate) const LINK_DETACH: libc::c_long = 34;
 
 /// Calls bpf(2) with the part of `union bpf_attr` that a command reads. The kernel takes the
 /// rest for zero.

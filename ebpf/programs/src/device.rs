@@ -10,6 +10,8 @@ use switchyard_datapath::parse::parse;
 use switchyard_datapath::rewrite::rewrite;
 
 use crate::globals::forwards;
+#[cfg(feature = "log")]
+use crate::maps::Done;
 use crate::maps::{KernelMaps, WORK};
 use crate::route::Road;
 use crate::skb::Skb;
@@ -22,21 +24,25 @@ const PACKET_HOST: u32 = 0;
 const ETHERNET: u32 = 14;
 
 #[classifier]
+#[cfg_attr(feature = "log", inline(always))]
 fn in_ethernet(context: TcContext) -> i32 {
     meet(&context, Hook::Ingress, ETHERNET)
 }
 
 #[classifier]
+#[cfg_attr(feature = "log", inline(always))]
 fn out_ethernet(context: TcContext) -> i32 {
     meet(&context, Hook::Egress, ETHERNET)
 }
 
 #[classifier]
+#[cfg_attr(feature = "log", inline(always))]
 fn in_plain(context: TcContext) -> i32 {
     meet(&context, Hook::Ingress, 0)
 }
 
 #[classifier]
+#[cfg_attr(feature = "log", inline(always))]
 fn out_plain(context: TcContext) -> i32 {
     meet(&context, Hook::Egress, 0)
 }
@@ -57,7 +63,7 @@ fn meet(context: &TcContext, hook: Hook, ip: u32) -> i32 {
     if parse(&packet, ip, ethertype, &mut work.parsed).is_none() {
         return NEXT;
     }
-    let maps = KernelMaps { device };
+    let maps = KernelMaps::at(device);
     if work.parsed.is_icmp() {
         return match icmp::translate(&maps, &mut packet, work, hook) {
             icmp::Outcome::Pass => NEXT,
@@ -67,17 +73,28 @@ fn meet(context: &TcContext, hook: Hook, ip: u32) -> i32 {
     match hook {
         Hook::Ingress => {
             arrive(&maps, work, &place(context, ip));
+            #[cfg(feature = "log")]
+            if maps.done.get() == Done::Opened {
+                crate::log::opened(work);
+            }
             leave_or_stay(context, ip)
         }
-        Hook::Egress => match egress(&maps, work, &place(context, ip)) {
-            Verdict::Pass => NEXT,
-            Verdict::Drop => SHOT,
-            Verdict::Rewrite => {
-                work.set_ends(hook);
-                let is_done = rewrite(&mut packet, &work.parsed, &work.old, &work.new, false);
-                if is_done { NEXT } else { SHOT }
+        Hook::Egress => {
+            let verdict = egress(&maps, work, &place(context, ip));
+            #[cfg(feature = "log")]
+            if maps.done.get() == Done::Masqueraded {
+                crate::log::masqueraded(work);
             }
-        },
+            match verdict {
+                Verdict::Pass => NEXT,
+                Verdict::Drop => SHOT,
+                Verdict::Rewrite => {
+                    work.set_ends(hook);
+                    let is_done = rewrite(&mut packet, &work.parsed, &work.old, &work.new, false);
+                    if is_done { NEXT } else { SHOT }
+                }
+            }
+        }
     }
 }
 
@@ -89,9 +106,7 @@ fn leave_or_stay(context: &TcContext, ip: u32) -> i32 {
         return SHOT;
     };
     let place = place(context, ip);
-    let maps = KernelMaps {
-        device: place.device,
-    };
+    let maps = KernelMaps::at(place.device);
     let mut road = Road {
         context,
         device: place.device,
@@ -99,6 +114,10 @@ fn leave_or_stay(context: &TcContext, ip: u32) -> i32 {
     // Only what has a link layer's header can be sent out by another device that has one.
     let may_forward = ip == ETHERNET && forwards() && is_for_us(context);
     leave(&maps, may_forward.then_some(&mut road), work, &place);
+    #[cfg(feature = "log")]
+    if maps.done.get() == Done::Masqueraded {
+        crate::log::masqueraded(work);
+    }
     finish(context, &road)
 }
 

@@ -8,6 +8,8 @@
 
 mod device;
 mod globals;
+#[cfg(feature = "log")]
+mod log;
 mod maps;
 mod route;
 mod skb;

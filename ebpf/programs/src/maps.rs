@@ -8,6 +8,8 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use switchyard_datapath::flow::Work;
+#[cfg(feature = "log")]
+use switchyard_datapath::layout::flow_flags;
 use switchyard_datapath::layout::{
     Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, Device, Endpoint, Event,
     FlowKey, FlowValue, FragmentKey, FragmentPorts, Frontend, FrontendKey, Header, RangeKey,
@@ -85,10 +87,31 @@ fn counter_key(service: u32, address: &Address, port: u16) -> CounterKey {
 
 /// The maps as the data path sees them, at a device (0: at a socket).
 pub(crate) struct KernelMaps {
-    pub(crate) device: u32,
+    device: u32,
+    /// What was done with them, for the log.
+    #[cfg(feature = "log")]
+    pub(crate) done: core::cell::Cell<Done>,
+}
+
+/// What was done beyond what is done for each packet.
+#[cfg(feature = "log")]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    Nothing,
+    Opened,
+    Masqueraded,
 }
 
 impl KernelMaps {
+    #[inline(always)]
+    pub(crate) const fn at(device: u32) -> Self {
+        Self {
+            device,
+            #[cfg(feature = "log")]
+            done: core::cell::Cell::new(Done::Nothing),
+        }
+    }
+
     #[inline(always)]
     fn slot<T>(slot: u32) -> Option<&'static T> {
         const { assert!(size_of::<T>() <= size_of::<Endpoint>()) };
@@ -184,7 +207,12 @@ impl Maps for KernelMaps {
             Insert::Any => 0,
             Insert::New => u64::from(BPF_NOEXIST),
         };
-        FLOWS.insert(key, value, flags).is_ok()
+        let inserted = FLOWS.insert(key, value, flags).is_ok();
+        #[cfg(feature = "log")]
+        if inserted && value.flags & flow_flags::UNMASQUERADE != 0 {
+            self.done.set(Done::Masqueraded);
+        }
+        inserted
     }
 
     #[inline(always)]
@@ -205,6 +233,8 @@ impl Maps for KernelMaps {
 
     #[inline(always)]
     fn count_connection(&self, service: u32, endpoint: &Endpoint, bytes: u32) {
+        #[cfg(feature = "log")]
+        self.done.set(Done::Opened);
         let key = counter_key(service, &endpoint.address, endpoint.port);
         let packets = u64::from(bytes != 0);
         if let Some(counters) = COUNTERS.get_ptr_mut(&key) {
@@ -254,6 +284,8 @@ impl Maps for KernelMaps {
 
     #[inline(always)]
     fn refused(&self, refusal: &Refusal) {
+        #[cfg(feature = "log")]
+        crate::log::refused(refusal);
         if let Some(count) = DROPS.get_ptr_mut(refusal.reason.number()) {
             // SAFETY: this CPU's own value.
             unsafe { *count = (*count).wrapping_add(1) };

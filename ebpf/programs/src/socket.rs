@@ -86,12 +86,14 @@ fn call(mut caller: Caller<'_>, is_send: bool) -> i32 {
         protocol,
         is_send,
     };
-    match translate(&KernelMaps { device: 0 }, &mut caller, &call) {
+    match translate(&KernelMaps::at(0), &mut caller, &call) {
         Outcome::Untouched => {
             left_alone(&mut caller, &call);
             ALLOW
         }
         Outcome::To(endpoint) => {
+            #[cfg(feature = "log")]
+            crate::log::translated(&call, &endpoint);
             caller.set_address(&endpoint.address, endpoint.port);
             ALLOW
         }

@@ -36,16 +36,16 @@ type FragmentBytes = [u8; size_of::<FragmentKey>()];
 pub(crate) type Said = (i32, Vec<u8>);
 
 /// Verifying takes the kernel a while, so that is done once.
-static KERNEL: LazyLock<Mutex<Kernel>> = LazyLock::new(|| Mutex::new(Kernel::load()));
+static KERNEL: LazyLock<Mutex<Kernel>> = LazyLock::new(|| Mutex::new(Kernel::load(object())));
 
 /// Loaded device programs and their maps.
 pub(crate) struct Kernel {
     object: Ebpf,
 }
 
-/// The object with its maps in the kernel; of its programs none is yet. `forwards`: packets may be
+/// An object with its maps in the kernel; of its programs none is yet. `forwards`: packets may be
 /// sent on past the stack.
-pub(crate) fn open(has_set_retval: bool, forwards: bool) -> Ebpf {
+pub(crate) fn open(bytes: &[u8], has_set_retval: bool, forwards: bool) -> Ebpf {
     let uid = nix::unistd::geteuid();
     assert!(
         uid.is_root(),
@@ -65,7 +65,7 @@ pub(crate) fn open(has_set_retval: bool, forwards: bool) -> Ebpf {
     ] {
         loader.map_max_entries(name, ELEMENTS_MAX);
     }
-    loader.load(object()).unwrap()
+    loader.load(bytes).unwrap()
 }
 
 impl Kernel {
@@ -74,8 +74,9 @@ impl Kernel {
         KERNEL.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn load() -> Self {
-        let mut object = open(true, false);
+    /// Loads the device programs of an object.
+    pub(crate) fn load(bytes: &[u8]) -> Self {
+        let mut object = open(bytes, true, false);
         for name in DEVICE_PROGRAMS {
             let program: &mut SchedClassifier =
                 object.program_mut(name).unwrap().try_into().unwrap();
@@ -139,6 +140,12 @@ impl Kernel {
         for (key, value) in wanted {
             map.insert(key, value, 0).unwrap();
         }
+    }
+
+    /// The whole object, for what is not about packets.
+    #[cfg(kernel_log)]
+    pub(crate) fn object(&mut self) -> &mut Ebpf {
+        &mut self.object
     }
 
     /// All entries of flows.

@@ -1,6 +1,7 @@
 //! The kernel takes all programs.
 
 use aya::programs::Program;
+use switchyard_proxy::backend::ebpf::object;
 
 use crate::kernel::{DEVICE_PROGRAMS, open};
 
@@ -11,11 +12,21 @@ const VERIFIED_PERCENT: u32 = 80;
 /// Programs of the object.
 const PROGRAMS: usize = 13;
 
-/// As they are usually, without what Linux 5.18 added, and with what sends packets on.
 #[test]
 fn every_program_is_verified() {
+    all_are_verified(object());
+}
+
+#[cfg(kernel_log)]
+#[test]
+fn every_program_that_tells_is_verified() {
+    all_are_verified(switchyard_proxy::backend::ebpf::kernel_log::telling_object());
+}
+
+/// As they are usually, without what Linux 5.18 added, and with what sends packets on.
+fn all_are_verified(bytes: &[u8]) {
     for (has_set_retval, forwards) in [(true, false), (false, false), (true, true)] {
-        let mut object = open(has_set_retval, forwards);
+        let mut object = open(bytes, has_set_retval, forwards);
         let mut count = 0;
         for (name, program) in object.programs_mut() {
             let is_at_devices = DEVICE_PROGRAMS.contains(&name);

@@ -26,5 +26,7 @@ mod errors;
 mod fragments;
 mod loads;
 mod odd;
+#[cfg(kernel_log)]
+mod telling;
 mod untouched;
 mod whole;

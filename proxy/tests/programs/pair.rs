@@ -38,7 +38,10 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn new(world: World, link: Link) -> Self {
-        let mut kernel = Kernel::take();
+        Self::of(Kernel::take(), world, link)
+    }
+
+    pub(crate) fn of(mut kernel: MutexGuard<'static, Kernel>, world: World, link: Link) -> Self {
         kernel.fill(&world.table);
         Self {
             world,

@@ -1,5 +1,6 @@
 //! Running the built `switchyard-proxy` on a node of the testbed.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ const POLL_EVERY: Duration = Duration::from_millis(20);
 pub struct ProxyOptions {
     /// The binary; see [`find_binary`].
     pub binary: PathBuf,
+    /// A program that runs it in its place, with its first arguments.
+    pub under: Vec<String>,
     /// `--manifests`.
     pub manifests: PathBuf,
     /// `--proxy-mode`.
@@ -54,6 +57,7 @@ impl ProxyOptions {
     pub fn new(bed: &Testbed, manifests: &Path, mode: &str) -> Result<Self> {
         Ok(Self {
             binary: find_binary()?,
+            under: Vec::new(),
             manifests: manifests.to_owned(),
             mode: mode.to_owned(),
             node: Place::Node1,
@@ -111,7 +115,14 @@ impl Proxy {
             .append(true)
             .open(&options.log)?;
         let log_too = log.try_clone()?;
-        let mut command = Command::new(&options.binary);
+        let mut words = options.under.iter().map(OsStr::new);
+        let mut command = match words.next() {
+            Some(program) => Command::new(program),
+            None => Command::new(&options.binary),
+        };
+        if !options.under.is_empty() {
+            command.args(words).arg(&options.binary);
+        }
         command
             .args(options.arguments())
             .stdin(Stdio::null())
@@ -231,6 +242,11 @@ impl Proxy {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// What the process ended with, if it has.
+    pub fn has_ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
     }
 
     /// Waits until the process ends by itself.

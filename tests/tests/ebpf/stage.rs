@@ -121,6 +121,13 @@ impl Stage {
 
     /// Waits until the marker tells that this generation is in the kernel.
     pub(super) fn wait_for_generation(&self, generation: usize) -> Result<()> {
+        wait_for("programming the change", SOON, POLL, || {
+            self.is_generation(generation)
+        })
+    }
+
+    /// Whether the marker tells that it is.
+    pub(super) fn is_generation(&self, generation: usize) -> Result<bool> {
         let goal = MARKER_PORTS[generation % MARKER_PORTS.len()];
         let probe = Probe::new(
             Place::Pod12,
@@ -128,10 +135,8 @@ impl Stage {
             SocketAddr::new(MARKER.parse()?, 80),
         )
         .timeout(ANSWER_TIMEOUT);
-        wait_for("programming the change", SOON, POLL, || {
-            let outcome = self.bed.probe(&probe)?;
-            Ok(matches!(outcome, Outcome::Answered(answer) if answer.by.port() == goal))
-        })
+        let outcome = self.bed.probe(&probe)?;
+        Ok(matches!(outcome, Outcome::Answered(answer) if answer.by.port() == goal))
     }
 
     /// Fails unless TCP and UDP to the Service are answered by one of `endpoints`, in both families

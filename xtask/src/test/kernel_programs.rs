@@ -26,9 +26,17 @@ pub(super) fn format() -> Result<()> {
 /// # Errors
 /// A lint found something, or rustc's sources are missing.
 pub(super) fn lints() -> Result<()> {
+    for features in ["", "log"] {
+        lint(features)?;
+    }
+    Ok(())
+}
+
+fn lint(features: &str) -> Result<()> {
     let mut clippy = cargo(&["clippy", "--locked", "--manifest-path", MANIFEST])?;
     clippy
         .args(["--target-dir", TARGET_DIR, "--target", TARGET])
+        .args(["--features", features])
         .args(["-Z", "build-std=core", "--", "-D", "warnings"])
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", FLAGS);

@@ -99,7 +99,15 @@ impl Attached {
                 continue;
             }
             match self.attach_device(loaded, device) {
-                Ok(links) => drop(self.devices.insert(device.index, links)),
+                Ok(links) => {
+                    self.devices.insert(device.index, links);
+                    if self.refused.remove(&device.index) {
+                        tracing::info!(
+                            device = %device.name,
+                            "packets at this device are translated now"
+                        );
+                    }
+                }
                 Err(error) if self.refused.insert(device.index) => tracing::warn!(
                     device = %device.name, %error,
                     "packets at this device are not translated"
@@ -180,6 +188,11 @@ impl Attached {
         if !self.uses_tcx {
             self.devices.clear();
         }
+    }
+
+    /// Whether a device has no programs though it should.
+    pub(super) fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
     }
 
     /// Removes pins and filters of devices that are gone, or are no longer ours to attach to.

@@ -9,7 +9,7 @@ use switchyard_kernel::Link;
 use super::EbpfError;
 use super::attach::files;
 use super::filter;
-use super::pins::Pins;
+use super::pins::{Pins, Unfit};
 use super::programs::SHARED;
 
 /// Detaches every program and removes every pin of ours below `bpf_root`. True if anything
@@ -27,27 +27,30 @@ pub fn cleanup(bpf_root: &Path) -> Result<bool, EbpfError> {
     let pins = Pins::existing(bpf_root);
     let mut removed = false;
     let mut first_error = None;
-    let mut remove = |path: &Path| match fs::remove_file(path) {
-        Ok(()) => removed = true,
-        Err(error) => {
-            let what = format!("removing {}", path.display());
-            first_error.get_or_insert(EbpfError::system(what)(error));
+    let mut remove = |path: &Path, is_ours: Result<(), Unfit>| {
+        let result = match is_ours {
+            Ok(()) => fs::remove_file(path),
+            Err(Unfit::Foreign(reason)) => {
+                tracing::warn!(path = %path.display(), %reason, "not ours: left alone");
+                return;
+            }
+            Err(Unfit::Unknown(error)) => Err(error),
+        };
+        match result {
+            Ok(()) => removed = true,
+            Err(error) => {
+                let what = format!("removing {}", path.display());
+                first_error.get_or_insert(EbpfError::system(what)(error));
+            }
         }
     };
     for path in files(pins.links()) {
-        match Link::open(&path) {
-            Ok(_) => remove(&path),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "not a link of ours: left alone");
-            }
-        }
+        // Where this fails, and with the pin gone, it is detached a moment later.
+        let detached = Link::open(&path).map(|link| drop(link.detach()));
+        remove(&path, detached.map_err(Unfit::of));
     }
     for path in files(pins.maps()) {
-        if is_map_of_ours(&path) {
-            remove(&path);
-        } else {
-            tracing::warn!(path = %path.display(), "not a map of ours: left alone");
-        }
+        remove(&path, is_map_of_ours(&path));
     }
     // Where links don't hold the programs at devices, filters do.
     filter::sweep(|_| false);
@@ -58,10 +61,13 @@ pub fn cleanup(bpf_root: &Path) -> Result<bool, EbpfError> {
     first_error.map_or(Ok(removed), Err)
 }
 
-fn is_map_of_ours(path: &Path) -> bool {
+fn is_map_of_ours(path: &Path) -> Result<(), Unfit> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let bare = name.split('-').next().unwrap_or_default();
-    let known = SHARED.iter().any(|(shared, _)| *shared == bare);
-    let opened = switchyard_kernel::open_pinned(path);
-    known && opened.is_ok_and(|map| switchyard_kernel::map_shape(map.as_fd()).is_ok())
+    if SHARED.iter().all(|(shared, _)| *shared != bare) {
+        return Err(Unfit::Foreign("no map of ours has this name".to_owned()));
+    }
+    let map = switchyard_kernel::open_pinned(path).map_err(Unfit::of)?;
+    let shape = switchyard_kernel::map_shape(map.as_fd());
+    shape.map(drop).map_err(Unfit::of)
 }

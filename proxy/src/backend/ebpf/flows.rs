@@ -8,6 +8,7 @@ use aya::maps::MapData;
 use switchyard_datapath::layout::{Address, FlowKey, FlowValue, TCP, UDP, flow_flags, map_names};
 
 use super::programs::Loaded;
+use super::tables::gone;
 use super::{ConntrackTimeouts, EbpfError};
 
 /// A flow that was closed by both sides, or reset.
@@ -108,10 +109,12 @@ impl Flows {
                 over.push(*key);
             }
         })?;
+        let mut failed = Ok(());
         for key in &over {
             // It may have gone by itself meanwhile.
-            let _ = self.map.remove(key);
+            failed = failed.and(gone(map_names::FLOWS, self.map.remove(key)));
         }
+        failed?;
         Ok(Swept {
             entries: entries.saturating_sub(over.len()),
             expired: u64::try_from(flows.len()).unwrap_or(0),

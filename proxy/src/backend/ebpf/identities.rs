@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use switchyard_datapath::layout::{limits, map_names};
 
 use super::EbpfError;
+use super::tables::gone;
 use crate::plan::PlanId;
 
 /// Bytes of a digest that are kept.
@@ -25,6 +26,8 @@ pub(super) struct Identities {
     /// What the map holds.
     known: HashMap<[u8; DIGEST_BYTES], u32>,
     names: HashMap<u32, PlanId>,
+    /// What the kernel did not remove from the map: its index is not free before it does.
+    staying: Vec<[u8; DIGEST_BYTES]>,
     free: VecDeque<u32>,
     next: u32,
 }
@@ -57,6 +60,7 @@ impl Identities {
             map,
             known,
             names: HashMap::new(),
+            staying: Vec::new(),
             free: (1..next).filter(|index| !taken.contains(index)).collect(),
             next,
         }
@@ -99,9 +103,10 @@ impl Identities {
                 let Some(index) = self.fresh() else {
                     return Ok(None);
                 };
-                self.map
-                    .insert(digest, index, 0)
-                    .map_err(|error| EbpfError::map(map_names::IDENTITIES, error))?;
+                if let Err(error) = self.map.insert(digest, index, 0) {
+                    self.free.push_back(index);
+                    return Err(EbpfError::map(map_names::IDENTITIES, error));
+                }
                 self.known.insert(digest, index);
                 index
             }
@@ -154,13 +159,29 @@ impl Identities {
         unnamed.into_iter().map(|(_, index)| index).collect()
     }
 
+    /// Tries once more to give back what the kernel did not remove.
+    pub(super) fn drop_staying(&mut self) {
+        for digest in std::mem::take(&mut self.staying) {
+            // Its Service port may be there again.
+            let index = self.known.get(&digest);
+            if index.is_some_and(|index| !self.names.contains_key(index)) {
+                self.drop_digest(digest);
+            }
+        }
+    }
+
     fn drop_digest(&mut self, digest: [u8; DIGEST_BYTES]) {
-        let Some(index) = self.known.remove(&digest) else {
+        let Some(index) = self.known.get(&digest).copied() else {
             return;
         };
-        if let Err(error) = self.map.remove(&digest) {
-            tracing::debug!(%error, index, "the index of a Service stays in its map");
+        // Given to another Service port while it is in the map, the next run would find two
+        // with one index.
+        if let Err(error) = gone(map_names::IDENTITIES, self.map.remove(&digest)) {
+            tracing::debug!(%error, index, "the index of a Service port stays in its map for now");
+            self.staying.push(digest);
+            return;
         }
+        self.known.remove(&digest);
         self.free.push_back(index);
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Live {
     pub(super) loaded: Loaded,
     pub(super) tables: Tables,
     pub(super) events: Events,
+    #[cfg(kernel_log)]
+    pub(super) log: super::kernel_log::KernelLog,
     pub(super) programmed: HashSet<Programmed>,
     settings: Option<Run>,
     next_ranges: u32,
@@ -100,6 +102,8 @@ impl Live {
         loaded.verify(&names)?;
         let events = Events::of(loaded.events()?);
         Ok(Self {
+            #[cfg(kernel_log)]
+            log: loaded.log(),
             loaded,
             tables,
             events,
@@ -139,7 +143,7 @@ impl Live {
         for (address, flags) in addresses {
             self.tables.set_node_address(address, flags)?;
         }
-        self.tables.set_devices(node::devices(config))?;
+        self.tables.set_devices(&node::devices(config))?;
         let block = node::settings_block(config, host_cookie);
         let is_there = match self.settings {
             Some(run) => {

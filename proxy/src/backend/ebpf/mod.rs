@@ -30,6 +30,8 @@ mod housekeeping;
 mod identities;
 #[cfg(test)]
 mod incremental;
+#[cfg(kernel_log)]
+pub mod kernel_log;
 mod live;
 mod node;
 pub mod opt_out;
@@ -73,6 +75,8 @@ const USUAL: Sizes = Sizes {
 };
 /// How often flows that are over are looked for.
 const SWEEP_FLOWS: Duration = Duration::from_secs(5);
+/// How often a device that could not be attached to is tried again.
+const RETRY_DEVICES: Duration = Duration::from_secs(5);
 /// How often affinity that is over is looked for.
 const SWEEP_AFFINITY: Duration = Duration::from_secs(10);
 /// How often counters are read.
@@ -96,7 +100,8 @@ pub struct Ebpf {
     shared: Option<Shared>,
     refused: BTreeMap<PlanId, Refusal>,
     has_stale_flows: bool,
-    /// A change was given up half way: what the maps hold is not what is noted of them.
+    /// A change was given up half way: what the maps hold is not what is noted of them, or the
+    /// programs in force are not all of the set that is noted.
     is_torn: bool,
     due: Due,
     levels: Levels,
@@ -112,6 +117,7 @@ struct Due {
     flows: Every,
     affinity: Every,
     counters: Every,
+    devices: Every,
     audit: Every,
 }
 
@@ -171,6 +177,7 @@ impl Ebpf {
                 flows: Every::new(SWEEP_FLOWS),
                 affinity: Every::new(SWEEP_AFFINITY),
                 counters: Every::new(READ_COUNTERS),
+                devices: Every::new(RETRY_DEVICES),
                 audit: Every::new(AUDIT),
             },
             levels: Levels::default(),
@@ -209,7 +216,7 @@ impl Ebpf {
             .collect();
         self.refused.clear();
         let mut repaired = 0;
-        if self.is_torn {
+        if self.is_torn && self.live.is_some() {
             // A new set is whole, whatever of its plans is still to change.
             self.grow(Vec::new())?;
             repaired += 1;
@@ -403,6 +410,8 @@ impl Ebpf {
                 });
             }
         }
+        // From here on some programs may be of the new set, and others of the one before.
+        self.is_torn = true;
         self.attached
             .attach(&mut live.loaded, &self.config.devices)?;
         self.has_stale_flows |= shared.follow_all(&live.programmed);
@@ -453,7 +462,7 @@ impl Ebpf {
         let Some(live) = &mut self.live else {
             return Ok(()); // the first reconcile does it
         };
-        live.tables.set_devices(node::devices(&self.config))?;
+        live.tables.set_devices(&node::devices(&self.config))?;
         self.attached
             .attach_devices(&mut live.loaded, &self.config.devices)
     }

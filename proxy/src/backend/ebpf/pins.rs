@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use switchyard_datapath::layout::SCHEMA;
 
 use super::EbpfError;
@@ -54,7 +55,7 @@ impl Pins {
         free_or_ours(&self.links.join(name), |path| {
             switchyard_kernel::Link::open(path)
                 .map(drop)
-                .map_err(|error| error.to_string())
+                .map_err(Unfit::of)
         })
     }
 
@@ -87,10 +88,38 @@ pub(super) struct Expected {
     pub(super) value_bytes: u32,
 }
 
+/// Why what has one of our names can't be used under it.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// It is something else; what.
+    Foreign(String),
+    /// It could not be looked at, and may well be ours: another name would lose what it holds.
+    Unknown(io::Error),
+}
+
+impl Unfit {
+    /// What an error of opening a pin means.
+    pub(super) fn of(error: io::Error) -> Self {
+        let is_foreign = match error.raw_os_error().map(Errno::from_raw) {
+            // The first is what the kernel says of things that are no BPF objects.
+            Some(Errno::EACCES | Errno::EISDIR | Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
+                true
+            }
+            Some(_) => false,
+            None => error.kind() == io::ErrorKind::InvalidData,
+        };
+        if is_foreign {
+            Self::Foreign(error.to_string())
+        } else {
+            Self::Unknown(error)
+        }
+    }
+}
+
 impl Expected {
-    fn is_met_at(&self, path: &Path) -> Result<(), String> {
-        let map = switchyard_kernel::open_pinned(path).map_err(|error| error.to_string())?;
-        let shape = switchyard_kernel::map_shape(map.as_fd()).map_err(|error| error.to_string())?;
+    fn is_met_at(&self, path: &Path) -> Result<(), Unfit> {
+        let map = switchyard_kernel::open_pinned(path).map_err(Unfit::of)?;
+        let shape = switchyard_kernel::map_shape(map.as_fd()).map_err(Unfit::of)?;
         let found = Self {
             kind: shape.kind,
             key_bytes: shape.key_bytes,
@@ -99,7 +128,8 @@ impl Expected {
         if found == *self {
             Ok(())
         } else {
-            Err(format!("it is {found:?}, expected {self:?}"))
+            let what = format!("it is {found:?}, expected {self:?}");
+            Err(Unfit::Foreign(what))
         }
     }
 }
@@ -125,7 +155,7 @@ fn directory(path: &Path) -> Result<PathBuf, EbpfError> {
 
 fn free_or_ours(
     path: &Path,
-    is_ours: impl Fn(&Path) -> Result<(), String>,
+    is_ours: impl Fn(&Path) -> Result<(), Unfit>,
 ) -> Result<PathBuf, EbpfError> {
     for candidate in names(path) {
         // A symbolic link, whatever it leads to, is something that is there.
@@ -134,7 +164,11 @@ fn free_or_ours(
         }
         match is_ours(&candidate) {
             Ok(()) => return Ok(candidate),
-            Err(reason) => say_foreign(&candidate, &reason),
+            Err(Unfit::Foreign(reason)) => say_foreign(&candidate, &reason),
+            Err(Unfit::Unknown(error)) => {
+                let what = format!("opening {}", candidate.display());
+                return Err(EbpfError::system(what)(error));
+            }
         }
     }
     Err(taken(path))
@@ -191,7 +225,8 @@ mod tests {
         let at = |name: &str| root.path().join(name);
         let is_ours = |path: &Path| match fs::read_to_string(path) {
             Ok(text) if text == "ours" => Ok(()),
-            other => Err(format!("{other:?}")),
+            Ok(text) if text == "shut" => Err(Unfit::of(Errno::ENOMEM.into())),
+            other => Err(Unfit::Foreign(format!("{other:?}"))),
         };
         let found = || free_or_ours(&at("FLOWS"), is_ours);
         assert_eq!(found().unwrap(), at("FLOWS"));
@@ -203,12 +238,32 @@ mod tests {
         assert_eq!(found().unwrap(), at("FLOWS-4"));
         fs::write(at("FLOWS-4"), "ours").unwrap();
         assert_eq!(found().unwrap(), at("FLOWS-4"));
+        fs::write(at("FLOWS-4"), "shut").unwrap();
+        let error = found().unwrap_err();
+        assert!(error.to_string().contains("FLOWS-4"), "{error}");
         for number in 4..=9 {
             fs::write(at(&format!("FLOWS-{number}")), "theirs").unwrap();
         }
         let error = found().unwrap_err();
         assert!(matches!(&error, EbpfError::PinsTaken { path, tries: 8 } if *path == at("FLOWS")));
         assert!(error.to_string().contains("FLOWS"), "{error}");
+    }
+
+    #[test]
+    fn what_can_not_be_opened_for_now_is_not_taken_for_foreign() {
+        let of = |error: Errno| Unfit::of(error.into());
+        for error in [
+            Errno::EACCES,
+            Errno::ENOENT,
+            Errno::ELOOP,
+            Errno::EISDIR,
+            Errno::ENOTDIR,
+        ] {
+            assert!(matches!(of(error), Unfit::Foreign(_)), "{error}");
+        }
+        for error in [Errno::ENOMEM, Errno::EMFILE, Errno::EPERM, Errno::EINTR] {
+            assert!(matches!(of(error), Unfit::Unknown(_)), "{error}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ use switchyard_datapath::layout::{
 use super::EbpfError;
 use super::config::Forwarding;
 use super::features::Features;
+#[cfg(kernel_log)]
+use super::kernel_log::{self, KernelLog};
 use super::pins::{Expected, Pins};
 use super::tables::{Sizes, Tables, take};
 
@@ -24,6 +26,15 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 /// have room for one element; who loads it says how many it needs.
 #[must_use]
 pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
+/// The programs that tell of their decisions, where there are any and somebody listens.
+fn wanted_object() -> &'static [u8] {
+    #[cfg(kernel_log)]
+    if kernel_log::is_wanted() {
+        return kernel_log::telling_object();
+    }
     OBJECT
 }
 
@@ -133,9 +144,15 @@ impl Loaded {
         for (name, path) in paths {
             loader.map_pin_path(name, path);
         }
-        let mut object = loader.load(OBJECT)?;
+        let mut object = loader.load(wanted_object())?;
         let tables = Tables::of(&mut object, sizes)?;
         Ok((Self { object }, tables))
+    }
+
+    /// What the programs tell of their decisions.
+    #[cfg(kernel_log)]
+    pub(super) fn log(&mut self) -> KernelLog {
+        KernelLog::of(&mut self.object)
     }
 
     /// Takes one of the maps that outlive the programs.

@@ -16,6 +16,7 @@ use super::flows::{Flows, Swept};
 use super::identities::Identities;
 use super::live::{Programmed, serving};
 use super::programs::Loaded;
+use super::tables::gone;
 use super::{ConntrackTimeouts, DropReason, EbpfError, ServiceTotals};
 use crate::plan::{PlanId, ServicePlan};
 use crate::sockets::{GivenEndpoint, Janitor, NamespaceSources};
@@ -221,12 +222,14 @@ impl Shared {
             if self.is_endpoint(programmed, &key) {
                 stay += 1;
             } else {
-                add(self.retired.entry(key.service).or_default(), sum);
-                over.push(key);
+                over.push((key, sum));
             }
         }
-        for key in over {
-            let _ = self.counters.remove(&key);
+        for (key, sum) in over {
+            // What stays is counted once more the next time.
+            if gone(map_names::COUNTERS, self.counters.remove(&key)).is_ok() {
+                add(self.retired.entry(key.service).or_default(), sum);
+            }
         }
         let identities = &self.identities;
         self.retired

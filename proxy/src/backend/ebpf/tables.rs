@@ -210,15 +210,16 @@ impl Tables {
         let draining = self.claims.iter().filter(|(_, claims)| claims.is_draining);
         let mut changed: HashSet<Address> = draining.map(|(address, _)| *address).collect();
         changed.extend(needed);
-        self.has_draining = false;
+        let mut has_draining = false;
         for address in changed {
             let is_needed = needed.contains(&address);
             self.change_claims(address, |claims| claims.is_draining = is_needed)?;
-            self.has_draining |= self
+            has_draining |= self
                 .claims
                 .get(&address)
                 .is_some_and(|claims| claims.flags() == address_flags::DRAINING);
         }
+        self.has_draining = has_draining;
         Ok(())
     }
 
@@ -242,23 +243,26 @@ impl Tables {
         address: Address,
         change: impl FnOnce(&mut Claims),
     ) -> Result<(), EbpfError> {
-        let claims = self.claims.entry(address).or_default();
+        let mut claims = self.claims.get(&address).copied().unwrap_or_default();
         let before = claims.flags();
-        change(claims);
+        change(&mut claims);
         let after = claims.flags();
-        if before == after {
+        // What the kernel does not take is not noted either.
+        if after != before {
             if after == 0 {
-                self.claims.remove(&address);
+                gone(map_names::ADDRESSES, self.addresses.remove(&address))?;
+            } else {
+                let result = self.addresses.insert(address, after, 0);
+                result.map_err(|error| EbpfError::map(map_names::ADDRESSES, error))?;
             }
-            return Ok(());
+            self.written += 1;
         }
-        self.written += 1;
         if after == 0 {
             self.claims.remove(&address);
-            return gone(map_names::ADDRESSES, self.addresses.remove(&address));
+        } else {
+            self.claims.insert(address, claims);
         }
-        let result = self.addresses.insert(address, after, 0);
-        result.map_err(|error| EbpfError::map(map_names::ADDRESSES, error))
+        Ok(())
     }
 
     /// Lets an address and port lead to a Service.
@@ -322,21 +326,23 @@ impl Tables {
     }
 
     /// Makes DEVICES say this, and nothing else.
-    pub(super) fn set_devices(&mut self, devices: HashMap<u32, Device>) -> Result<(), EbpfError> {
+    pub(super) fn set_devices(&mut self, devices: &HashMap<u32, Device>) -> Result<(), EbpfError> {
         let name = map_names::DEVICES;
-        for (index, device) in &devices {
+        for (index, device) in devices {
             if self.known_devices.get(index) != Some(device) {
                 let result = self.devices.insert(index, device, 0);
                 result.map_err(|error| EbpfError::map(name, error))?;
+                self.known_devices.insert(*index, *device);
                 self.written += 1;
             }
         }
-        let known = std::mem::take(&mut self.known_devices);
-        for index in known.keys().filter(|index| !devices.contains_key(index)) {
-            gone(name, self.devices.remove(index))?;
+        let is_gone = |index: &u32| !devices.contains_key(index);
+        let over: Vec<u32> = self.known_devices.keys().copied().filter(is_gone).collect();
+        for index in over {
+            gone(name, self.devices.remove(&index))?;
+            self.known_devices.remove(&index);
             self.written += 1;
         }
-        self.known_devices = devices;
         Ok(())
     }
 
@@ -370,7 +376,7 @@ const fn range_key(set: u32, bits: u32, net: Address) -> Key<RangeKey> {
 }
 
 /// Removing what is not there (any more) is as good.
-fn gone(name: &'static str, result: Result<(), MapError>) -> Result<(), EbpfError> {
+pub(super) fn gone(name: &'static str, result: Result<(), MapError>) -> Result<(), EbpfError> {
     match result {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error))

@@ -19,7 +19,16 @@ impl Ebpf {
         let (Some(live), Some(shared)) = (&mut self.live, &mut self.shared) else {
             return kept;
         };
+        #[cfg(kernel_log)]
+        live.log.tell();
         live.tables.settle();
+        shared.identities.drop_staying();
+        if self.attached.has_refused() && self.due.devices.is_due(now) {
+            let devices = &self.config.devices;
+            if let Err(error) = self.attached.attach_devices(&mut live.loaded, devices) {
+                tracing::warn!(%error, "devices without programs stay so for now");
+            }
+        }
         let identities = &shared.identities;
         live.events
             .tell(now, |index| identities.name(index).map(PlanId::to_string));
