@@ -112,7 +112,7 @@ fn round(bed: &Testbed, manifests: &Path, number: usize) -> Result<Round> {
     ensure!(ended.success(), "--cleanup ended with {ended}");
     let (restore, addresses) = saved.restore(bed)?;
     let one_ipvsadm = one_ipvsadm(bed)?;
-    saved.clear(bed)?;
+    clear(bed)?;
     Ok(Round {
         first_sync,
         kernel_part,
@@ -196,13 +196,14 @@ impl Saved {
         );
         Ok((restored, addresses))
     }
+}
 
-    fn clear(&self, bed: &Testbed) -> Result<()> {
-        for command in ["ipvsadm -C", "ipset destroy", "ip link del kube-ipvs0"] {
-            run(bed, command, "")?;
-        }
-        Ok(())
+/// Removes what was restored.
+fn clear(bed: &Testbed) -> Result<()> {
+    for command in ["ipvsadm -C", "ipset destroy", "ip link del kube-ipvs0"] {
+        run(bed, command, "")?;
     }
+    Ok(())
 }
 
 /// The mean time of a process that adds a destination.
