@@ -7,10 +7,13 @@
 //! [`path::run`] measures what the kernel does with packets on their way to a Service, as the
 //! proxy's modes have programmed it, beside the same way without a Service.
 //!
+//! [`ipvs::measure`] compares the proxy's ipvs mode with `ipvsadm` and `ipset`.
+//!
 //! [`dns::run`] measures the DNS server over loopback, beside servers of Debian's.
 
 pub mod cluster;
 pub mod dns;
+pub mod ipvs;
 pub mod path;
 mod process;
 pub mod proxy;

@@ -265,6 +265,34 @@ fn every_scheduler_can_be_had_and_one_change_is_one_message() -> Result<()> {
 
 #[test]
 #[ignore = "needs a kernel with IPVS"]
+fn time_outs_that_are_given_are_set_and_others_stay() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.put(&[service(&ENDPOINTS)?])?;
+    let list = "ipvsadm -L --timeout";
+    let mut expected = [900, 120, 300]; // the kernel's own
+    let runs: [&[(&str, usize, u32)]; 3] = [
+        &[],
+        &[("tcp", 0, 700), ("udp", 2, 200)],
+        &[("tcpfin", 1, 45)],
+    ];
+    for run in runs {
+        let mut flags = Vec::new();
+        for (name, place, seconds) in run {
+            flags.push(format!("--ipvs-{name}-timeout={seconds}s"));
+            expected[*place] = *seconds;
+        }
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let mut proxy = stage.start(Backend::IPVS, &flags)?;
+        let [tcp, fin, udp] = expected;
+        let line = format!("Timeout (tcp tcpfin udp): {tcp} {fin} {udp}");
+        stage.wait_listed(list, &line, true, SOON)?;
+        ensure!(proxy.terminate()?.success());
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS"]
 fn what_others_change_is_put_right() -> Result<()> {
     let stage = Stage::new()?;
     stage.run("ipset create KUBE-CLUSTER-IP hash:net")?; // of another kind

@@ -1,6 +1,7 @@
 //! `cargo xtask bench …`.
 
 pub(crate) mod dns;
+pub(crate) mod ipvs;
 pub(crate) mod path;
 pub(crate) mod proxy;
 

@@ -43,6 +43,8 @@ enum Bench {
     Proxy(bench::proxy::Options),
     /// What a connection and a request cost on each way to a Service, beside the same without one
     Path(bench::path::Options),
+    /// The proxy's ipvs mode beside `ipvsadm --restore` and `ipset restore`, in a guest
+    Ipvs(bench::ipvs::Options),
     /// DNS: cluster names and cached names, beside servers of Debian's, and CoreDNS where given
     Dns(bench::dns::Options),
     /// Send each query back: the least a DNS server can cost (started by `bench dns`)
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Vm(options) => return vm::run(&options),
         Command::Bench(Bench::Proxy(options)) => bench::proxy::run(&options),
         Command::Bench(Bench::Path(options)) => bench::path::run(&options),
+        Command::Bench(Bench::Ipvs(options)) => bench::ipvs::run(&options),
         Command::Bench(Bench::Dns(options)) => bench::dns::run(&options),
         Command::Bench(Bench::Echo { address }) => switchyard_bench::dns::serve_echo(address),
     };

@@ -154,7 +154,7 @@ fn ipvs_scheduler(name: &str, oddities: &mut Oddities) -> Option<IpvsScheduler> 
     let scheduler = IpvsScheduler::from_name(name);
     if scheduler.is_none() {
         oddities.add(
-            "metadata.annotations[\"switchyard.dev/ipvs-scheduler\"]",
+            IpvsScheduler::FIELD,
             field::unknown(
                 name,
                 &format!("{}; the proxy's own is taken", IpvsScheduler::NAMES),

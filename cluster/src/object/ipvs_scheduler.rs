@@ -53,6 +53,9 @@ impl IpvsScheduler {
     /// All names, for messages.
     pub const NAMES: &'static str = "rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf or mh";
 
+    /// The field of a Service that names one.
+    pub const FIELD: &'static str = "metadata.annotations[\"switchyard.dev/ipvs-scheduler\"]";
+
     /// The kernel's name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -167,6 +167,7 @@ impl Agent {
             Change::Service(name) => {
                 self.metrics.service_changes.inc(());
                 self.pending.service_changes += 1;
+                self.report_scheduler(&name);
                 self.mark_dirty(name);
             }
             Change::Endpoints {

@@ -30,11 +30,12 @@ const IPVS_CASES: &str = "a-policies: A01|b-clusterip: every place|c-no-endpoint
     |d-source-ranges: D01|e-external-policy: E15|f-internal-policy: F04|i-hairpin|j-flows: UDP stays\
     |l-addresses: an external address|p-restart: changes";
 /// Tests of what only ipvs mode does that are run there: others' state, connections that outlive
-/// their endpoint, schedulers.
-const IPVS_TESTS: [&str; 3] = [
+/// their endpoint, schedulers, time-outs.
+const IPVS_TESTS: [&str; 4] = [
     "what_others_have",
     "an_endpoint_that_goes",
     "every_scheduler",
+    "time_outs",
 ];
 /// The program that tests of IPVS look at it with, and its package.
 const IPVS_TOOL: &str = "ipvsadm";
