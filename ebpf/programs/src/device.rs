@@ -112,12 +112,10 @@ fn leave_or_stay(context: &TcContext, ip: u32) -> i32 {
         device: place.device,
     };
     // Only what has a link layer's header can be sent out by another device that has one.
-    let may_forward = ip == ETHERNET && forwards() && is_for_us(context);
+    // Programs that log have no stack left for it: with them packets go through the node's own.
+    let has_room = !cfg!(feature = "log");
+    let may_forward = has_room && ip == ETHERNET && forwards() && is_for_us(context);
     leave(&maps, may_forward.then_some(&mut road), work, &place);
-    #[cfg(feature = "log")]
-    if maps.done.get() == Done::Masqueraded {
-        crate::log::masqueraded(work);
-    }
     finish(context, &road)
 }
 

@@ -7,7 +7,6 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh, bpf_redir
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::TcContext;
-use switchyard_datapath::Packet;
 use switchyard_datapath::flow::Routes;
 use switchyard_datapath::layout::TCP;
 use switchyard_datapath::parse::Parsed;
@@ -45,6 +44,7 @@ const _: () = assert!(size_of::<Lookup>() == size_of::<FibLookup>());
 
 /// `struct bpf_redir_neigh` of `linux/bpf.h`.
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct Neighbour {
     family: u32,
     address: [u32; 4],
@@ -52,9 +52,29 @@ struct Neighbour {
 
 const _: () = assert!(size_of::<Neighbour>() == size_of::<NextHop>());
 
-/// The question and its answer, of each CPU: they have no room on the stack.
+/// What has no room on the stack.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Work {
+    /// The question and its answer.
+    lookup: Lookup,
+    /// The next hop.
+    next: Neighbour,
+    /// The link layer's addresses, as a packet has them.
+    macs: [[u8; 6]; 2],
+}
+
+/// Of each CPU.
 #[map]
-static ROUTE: PerCpuArray<Lookup> = PerCpuArray::with_max_entries(1, 0);
+static ROUTE: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+
+/// This CPU's own.
+#[inline(always)]
+fn work_of_this_cpu<'a>() -> Option<&'a mut Work> {
+    // SAFETY: packets are met with bottom halves off, one at a time on each CPU, and all bytes
+    // zero, as the memory starts, is a value.
+    ROUTE.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}
 
 /// The routes a packet that came in could go by.
 pub(crate) struct Road<'a> {
@@ -66,8 +86,7 @@ pub(crate) struct Road<'a> {
 impl Routes for Road<'_> {
     #[inline(always)]
     fn route(&mut self, parsed: &Parsed) -> Option<u32> {
-        // SAFETY: this CPU's own, and no other program of this device runs on it meanwhile.
-        let lookup = ROUTE.get_ptr_mut(0).map(|route| unsafe { &mut *route })?;
+        let lookup = &mut work_of_this_cpu()?.lookup;
         lookup.protocol = parsed.protocol;
         lookup.source_port = parsed.source_port;
         lookup.destination_port = parsed.destination_port;
@@ -114,16 +133,13 @@ impl Road<'_> {
     /// has found. What the program has to return.
     #[inline(always)]
     pub(crate) fn send(&self, device: u32) -> i32 {
-        // SAFETY: as in `route`.
-        let Some(lookup) = ROUTE.get_ptr_mut(0).map(|route| unsafe { &*route }) else {
+        let Some(Work { lookup, next, .. }) = work_of_this_cpu() else {
             return super::device::SHOT;
         };
-        let mut next = Neighbour {
-            family: u32::from(lookup.family),
-            address: lookup.destination,
-        };
+        next.family = u32::from(lookup.family);
+        next.address = lookup.destination;
         let bytes = size_of::<Neighbour>() as i32;
-        let params = core::ptr::from_mut(&mut next).cast::<NextHop>();
+        let params = core::ptr::from_mut(next).cast::<NextHop>();
         // SAFETY: as many bytes as are told; the helper copies them.
         unsafe { bpf_redirect_neigh(device, params, bytes, 0) as i32 }
     }
@@ -132,14 +148,11 @@ impl Road<'_> {
     /// would have got on the way. What the program has to return.
     #[inline(always)]
     pub(crate) fn hand_over(&self, device: u32) -> i32 {
-        // SAFETY: as in `route`.
-        let Some(lookup) = ROUTE.get_ptr_mut(0).map(|route| unsafe { &*route }) else {
+        let Some(Work { lookup, macs, .. }) = work_of_this_cpu() else {
             return super::device::SHOT;
         };
-        let mut packet = Skb(self.context);
-        let [a, b, c, d, e, f] = lookup.next_mac;
-        let [g, h, i, j, k, l] = lookup.own_mac;
-        if !packet.store(0, &[a, b, c, d, e, f, g, h, i, j, k, l]) {
+        *macs = [lookup.next_mac, lookup.own_mac];
+        if !Skb(self.context).store_all(0, macs) {
             return super::device::SHOT;
         }
         // SAFETY: numbers only.

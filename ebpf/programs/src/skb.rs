@@ -44,7 +44,7 @@ impl Skb<'_> {
 
     /// Writes plain numbers.
     #[inline(always)]
-    fn store_as<T: Copy>(&mut self, at: u32, value: &T) -> bool {
+    pub(crate) fn store_all<T: Copy>(&mut self, at: u32, value: &T) -> bool {
         let (from, size) = (core::ptr::from_ref(value).cast(), size_of::<T>() as u32);
         // SAFETY: the helper reads as many bytes as the value has.
         unsafe { bpf_skb_store_bytes(self.0.skb.skb, at, from, size, 0) == 0 }
@@ -74,12 +74,12 @@ impl Packet for Skb<'_> {
 
     #[inline(always)]
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
-        self.store_as(at, bytes)
+        self.store_all(at, bytes)
     }
 
     #[inline(always)]
     fn store_words<const N: usize>(&mut self, at: u32, words: &[u32; N]) -> bool {
-        self.store_as(at, words)
+        self.store_all(at, words)
     }
 
     #[inline(always)]
