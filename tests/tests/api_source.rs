@@ -545,7 +545,8 @@ async fn a_bookmark_is_where_a_cut_watch_goes_on() {
     // Much happens to other kinds; only the bookmark tells this watch.
     server.skip_to(5000);
     server.bookmark();
-    following.settle(Duration::from_millis(200)).await;
+    // Nothing outside tells that a bookmark has arrived.
+    following.settle(Duration::from_millis(1500)).await;
     server.expire();
     server.cut();
     server.set(resource("Service"), service("a", "10.0.0.2"));

@@ -144,7 +144,7 @@ impl Differences {
     /// The file does not follow its notation, or a difference has no name or no reason.
     pub fn of(backend: Backend) -> Result<Self> {
         let (file, text) = match backend {
-            Backend::EBPF => ("differences-ebpf.yaml", EBPF),
+            Backend::EBPF | Backend::EBPF_DIRECT => ("differences-ebpf.yaml", EBPF),
             Backend::IPVS => ("differences-ipvs.yaml", IPVS),
             _ => return Ok(Self::default()),
         };
