@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::error::StartError;
 use super::host;
-use super::leftovers::remove_rules;
+use super::leftovers::on_each_tool;
 use crate::backend::xtables::Kept;
-use crate::backend::{ebpf, ipvs};
+use crate::backend::{ebpf, iptables, ipvs, remove_rules_of_all_modes};
 
 /// Removes everything of ours, of every mode and in both families.
 ///
@@ -15,9 +15,11 @@ use crate::backend::{ebpf, ipvs};
 pub fn cleanup(bpf_root: &Path) -> Result<(), StartError> {
     host::check_privileges()?;
     let programs = ebpf::cleanup(bpf_root);
+    let of_all_modes = on_each_tool(remove_rules_of_all_modes);
     let services = ipvs::cleanup(&Kept::default());
-    let rules = remove_rules(&Kept::default());
+    let rules = on_each_tool(|tool| iptables::cleanup(tool, &Kept::default()));
     let programs = programs.map_err(StartError::EbpfCleanup)?;
+    of_all_modes?;
     services.map_err(StartError::IpvsCleanup)?;
     let rules = rules?;
     if rules.is_none() {

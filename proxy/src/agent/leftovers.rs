@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::backend::xtables::{Kept, Tool, ToolError};
-use crate::backend::{BackendError, Mode, ebpf, iptables, ipvs};
+use crate::backend::{BackendError, Mode, ebpf, iptables, ipvs, remove_rules_of_all_modes};
 
 /// How often a removal that failed is tried in all.
 const TRIES_MAX: u32 = 5;
@@ -57,11 +57,18 @@ fn remove_others(in_force: Mode, bpf_root: &Path) -> Result<Vec<Mode>, BackendEr
     };
     let mut removed = Vec::new();
     let mut first_error = None;
+    let mut had_rules = false;
+    if in_force == Mode::Ebpf {
+        match on_each_tool(remove_rules_of_all_modes) {
+            Ok(any) => had_rules = any.unwrap_or(false),
+            Err(error) => drop(first_error.get_or_insert(error.into())),
+        }
+    }
     for mode in Mode::ALL.into_iter().filter(|mode| *mode != in_force) {
         let result = match mode {
             Mode::Ebpf => ebpf::cleanup(bpf_root).map_err(BackendError::from),
             Mode::Ipvs => ipvs::cleanup(&kept).map_err(BackendError::from),
-            Mode::Iptables => remove_rules(&kept)
+            Mode::Iptables => on_each_tool(|tool| iptables::cleanup(tool, &kept))
                 .map(|any| any.unwrap_or(false))
                 .map_err(BackendError::from),
         };
@@ -71,16 +78,22 @@ fn remove_others(in_force: Mode, bpf_root: &Path) -> Result<Vec<Mode>, BackendEr
             Err(error) => drop(first_error.get_or_insert(error)),
         }
     }
+    // Rules alone are those of iptables mode: ipvs mode has services and a device besides.
+    if had_rules && removed.is_empty() {
+        removed.push(Mode::Iptables);
+    }
     first_error.map_or(Ok(removed), Err)
 }
 
-/// Removes everything of iptables mode in both families, but for what is kept: whether there was
-/// any, or `None` where there are no tools.
-pub(super) fn remove_rules(kept: &Kept) -> Result<Option<bool>, ToolError> {
+/// Removes something by the tools of both families: whether there was anything, or `None` where
+/// there are no tools.
+pub(super) fn on_each_tool(
+    remove: impl Fn(&Tool) -> Result<bool, ToolError>,
+) -> Result<Option<bool>, ToolError> {
     let mut first_error = None;
     let mut any = None;
     for family in IpFamily::BOTH {
-        match Tool::find(family).and_then(|tool| iptables::cleanup(&tool, kept)) {
+        match Tool::find(family).and_then(|tool| remove(&tool)) {
             Ok(there) => any = Some(any.unwrap_or(false) | there),
             Err(ToolError::Missing(program)) => tracing::debug!(%program, "not installed"),
             Err(error) => drop(first_error.get_or_insert(error)),

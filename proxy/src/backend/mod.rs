@@ -5,7 +5,10 @@
 pub mod ebpf;
 pub mod iptables;
 pub mod ipvs;
+mod rules;
 pub mod xtables;
+
+pub use rules::remove_rules_of_all_modes;
 
 use std::fmt;
 

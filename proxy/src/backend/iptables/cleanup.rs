@@ -5,7 +5,7 @@ use switchyard_netlink::nfacct::{Acct, AcctError};
 use super::fixed;
 use super::survey::is_per_service;
 use super::{Shared, cluster_ips, names, nfacct_names};
-use crate::backend::xtables::{self, Kept, Table, Tool, ToolError};
+use crate::backend::xtables::{self, Jump, Kept, Table, Tool, ToolError};
 
 /// Removes our jumps and chains from every table of the tool's family, but for those that the
 /// mode in force keeps. True if there were any.
@@ -44,22 +44,33 @@ fn remove_accounting() {
 }
 
 fn clean_table(tool: &Tool, table: Table, kept: &Kept) -> Result<bool, ToolError> {
-    let ours: Vec<&str> = chains()
-        .filter(|(of, name)| *of == table && *name != names::FIREWALL)
-        .map(|(_, name)| name)
-        .collect();
     debug_assert!(
         Shared::ALL
             .iter()
-            .all(|s| s.table() != table || ours.contains(&s.chain()))
+            .all(|s| s.table() != table || is_chain_cleaned(table, s.chain()))
     );
-    let is_ours =
-        |name: &str| ours.contains(&name) || (table == Table::Nat && is_per_service(name));
+    xtables::remove(
+        tool,
+        table,
+        &cleaned_jumps(),
+        |name| is_chain_cleaned(table, name),
+        kept,
+    )
+}
+
+/// The jumps that are removed: not kubelet's.
+pub(in crate::backend) fn cleaned_jumps() -> Vec<Jump> {
     let mut jumps = fixed::jumps();
     jumps.retain(|jump| {
         !jump.rule.ends_with(names::FIREWALL) || jump.rule.ends_with(names::PROXY_FIREWALL)
     });
-    xtables::remove(tool, table, &jumps, is_ours, kept)
+    jumps
+}
+
+/// Whether a chain is removed.
+pub(in crate::backend) fn is_chain_cleaned(table: Table, name: &str) -> bool {
+    let is_fixed = name != names::FIREWALL && chains().any(|chain| chain == (table, name));
+    is_fixed || (table == Table::Nat && is_per_service(name))
 }
 
 /// What stays when another mode's rules are removed while this one is in force.

@@ -30,6 +30,7 @@ mod simulation;
 mod survey;
 
 pub use apply::Rules;
+pub(in crate::backend) use cleanup::{cleaned_jumps, is_chain_cleaned};
 pub use cleanup::{cleanup, kept};
 pub use config::Config;
 

@@ -14,7 +14,7 @@ use super::read::{self, Ownership};
 use super::rules;
 use super::sets::Set;
 use crate::addresses::LocalAddresses;
-use crate::backend::xtables::{self, Kept, Table, Tool, ToolError};
+use crate::backend::xtables::{self, Jump, Kept, Table, Tool, ToolError};
 use crate::plan::LocalDetector;
 
 /// Removes our virtual services, the device, rules and sets, in both families. Rules that the
@@ -116,10 +116,25 @@ fn remove_rules(family: IpFamily, kept: &Kept) -> Result<bool, IpvsModeError> {
     };
     let mut any = false;
     for table in Table::ALL {
-        let is_ours = |name: &str| rules::CHAINS.contains(&(table, name));
-        any |= xtables::remove(&tool, table, &rules::jumps(), is_ours, kept)?;
+        any |= xtables::remove(
+            &tool,
+            table,
+            &cleaned_jumps(),
+            |name| is_chain_cleaned(table, name),
+            kept,
+        )?;
     }
     Ok(any)
+}
+
+/// The jumps that are removed.
+pub(in crate::backend) fn cleaned_jumps() -> Vec<Jump> {
+    rules::jumps()
+}
+
+/// Whether a chain is removed.
+pub(in crate::backend) fn is_chain_cleaned(table: Table, name: &str) -> bool {
+    rules::CHAINS.contains(&(table, name))
 }
 
 fn remove_sets(family: IpFamily) -> Result<bool, IpvsModeError> {

@@ -41,6 +41,7 @@ use switchyard_cluster::object::IpvsScheduler;
 use crate::backend::xtables::Tool;
 
 pub use apply::Ipvs;
+pub(in crate::backend) use cleanup::{cleaned_jumps, is_chain_cleaned};
 pub use cleanup::{cleanup, kept};
 pub use config::{Config, NodeAddresses};
 pub use device::device_index;
