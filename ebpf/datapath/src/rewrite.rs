@@ -135,23 +135,34 @@ fn rewrite_v6(
     if hop && !packet.store(parsed.ip + 7, &[parsed.hops.saturating_sub(1)]) {
         return false;
     }
-    let mut done = true;
-    for (from, to, at) in [
-        (&old.source.address, &new.source.address, 8),
-        (&old.destination.address, &new.destination.address, 24),
-    ] {
-        if from != to {
-            let in_transport = match checksum {
-                Some(at) => {
-                    let change = difference(&from.words(), &to.words());
-                    packet.adjust_checksum(at, change, Summed::AddressesV6, is_udp)
-                }
-                None => true,
-            };
-            done &= in_transport && packet.store_words(parsed.ip + at, &to.words());
-        }
+    let (from, to) = (&old.source.address, &new.source.address);
+    let source = address_v6(packet, parsed, 0, from, to, checksum, is_udp);
+    let (from, to) = (&old.destination.address, &new.destination.address);
+    source && address_v6(packet, parsed, 1, from, to, checksum, is_udp)
+}
+
+/// Changes one address of an IPv6 header, `field` 0 being the source and 1 the destination.
+#[inline(always)]
+fn address_v6(
+    packet: &mut impl Packet,
+    parsed: &Parsed,
+    field: u32,
+    old: &Address,
+    new: &Address,
+    checksum: Option<u32>,
+    is_udp: bool,
+) -> bool {
+    if old == new {
+        return true;
     }
-    done
+    let in_transport = match checksum {
+        Some(at) => {
+            let change = difference(&old.words(), &new.words());
+            packet.adjust_checksum(at, change, Summed::AddressesV6, is_udp)
+        }
+        None => true,
+    };
+    in_transport && packet.store_words(parsed.ip + 8 + field * 16, &new.words())
 }
 
 /// Where the checksum that covers addresses and ports stands; `None` for SCTP, whose does not,
@@ -189,14 +200,7 @@ pub(crate) fn rewrite_address(
             && packet.adjust_ip_checksum(parsed.ip + 10, change)
             && packet.store(parsed.ip + 12 + field * 4, &new.v4_word().to_ne_bytes());
     }
-    let in_transport = match checksum {
-        Some(at) => {
-            let change = difference(&old.words(), &new.words());
-            packet.adjust_checksum(at, change, Summed::AddressesV6, false)
-        }
-        None => true,
-    };
-    in_transport && packet.store_words(parsed.ip + 8 + field * 16, &new.words())
+    address_v6(packet, parsed, field, old, new, checksum, false)
 }
 
 /// By how much a checksum changes, in one's complement, where what it covers had the words `old`

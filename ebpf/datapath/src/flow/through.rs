@@ -63,7 +63,10 @@ fn way(
     place: &Place,
 ) -> Through {
     let Some(routes) = routes else {
-        work.set_ends(Hook::Ingress);
+        // Most packets are none of ours: nothing is worked out for them.
+        if work.arrived == Verdict::Rewrite {
+            work.set_ends(Hook::Ingress);
+        }
         return stay(work);
     };
     work.old.set(&work.parsed);

@@ -11,9 +11,9 @@ use switchyard_netlink::ipset::Entry;
 use super::compile::compile;
 use super::fixed;
 use super::{Config, Shared, cluster_ips};
-use crate::backend::xtables::simulation::{End, Simulation, Walker};
+use crate::backend::xtables::simulation::{End, Simulation, Walker, packets};
 use crate::backend::xtables::{FixedChain, Table};
-use crate::plan::generated::{self, NODE_ADDRESSES, cluster, node, table};
+use crate::plan::generated::{NODE_ADDRESSES, cluster, node, table};
 use crate::plan::{NodeContext, Packet, PlanTable, Verdict, verdict};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,42 +148,6 @@ fn config(node: &NodeContext, family: IpFamily, local: &[IpAddr]) -> Config {
         endpoint_comments: !node.masquerade_all,
         cluster_ip_set: Some(cluster_ips::set_name(family).to_owned()),
     }
-}
-
-/// From where packets come: address and interface.
-const SENDERS: [(&str, Option<&str>); 10] = [
-    ("10.244.1.1", Some("veth1")),
-    ("10.244.1.9", Some("cbr0")),
-    ("192.168.0.2", None),
-    ("203.0.113.2", Some("eth0")),
-    ("203.0.113.130", Some("eth0")),
-    ("127.0.0.1", None),
-    ("fd00:244:1::1", Some("veth1")),
-    ("fd00:244:1::9", Some("cbr0")),
-    ("2001:db8::2", None),
-    ("2001:db8:1::2", Some("eth0")),
-];
-
-/// Where they go: VIPs, the node, and an address that is nobody's.
-const DESTINATIONS: [&str; 14] = [
-    "10.96.0.1",
-    "10.96.0.2",
-    "10.96.0.9",
-    "203.0.113.200",
-    "203.0.113.201",
-    "203.0.113.210",
-    "192.168.0.2",
-    "127.0.0.1",
-    "fd00:96::2",
-    "fd00:96::3",
-    "2001:db8:9::1",
-    "2001:db8:9::2",
-    "2001:db8::2",
-    "fd00:96::9",
-];
-
-fn packets() -> Vec<Packet> {
-    generated::packets(&SENDERS, &DESTINATIONS)
 }
 
 proptest! {

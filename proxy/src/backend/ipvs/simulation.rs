@@ -14,9 +14,9 @@ use super::config::Config;
 use super::form::Wanted;
 use super::rules;
 use super::sets::{Set, netlink_protocol};
-use crate::backend::xtables::simulation::{End, Simulation, Walker};
+use crate::backend::xtables::simulation::{End, Simulation, Walker, packets};
 use crate::backend::xtables::{FixedChain, Table};
-use crate::plan::generated::{self, NODE_ADDRESSES, cluster, node, table};
+use crate::plan::generated::{NODE_ADDRESSES, cluster, node, table};
 use crate::plan::{
     Frontend, NodeContext, Packet, PlanTable, ServicePlan, Target, Verdict, verdict,
 };
@@ -260,38 +260,6 @@ fn config(node: &NodeContext, family: IpFamily, local: &[IpAddr]) -> Config {
     }
 }
 
-/// From where packets come: address and interface.
-const SENDERS: [(&str, Option<&str>); 10] = [
-    ("10.244.1.1", Some("veth1")),
-    ("10.244.1.9", Some("cbr0")),
-    ("192.168.0.2", None),
-    ("203.0.113.2", Some("eth0")),
-    ("203.0.113.130", Some("eth0")),
-    ("127.0.0.1", None),
-    ("fd00:244:1::1", Some("veth1")),
-    ("fd00:244:1::9", Some("cbr0")),
-    ("2001:db8::2", None),
-    ("2001:db8:1::2", Some("eth0")),
-];
-
-/// Where they go: VIPs, the node, and an address that is nobody's.
-const DESTINATIONS: [&str; 14] = [
-    "10.96.0.1",
-    "10.96.0.2",
-    "10.96.0.9",
-    "203.0.113.200",
-    "203.0.113.201",
-    "203.0.113.210",
-    "192.168.0.2",
-    "127.0.0.1",
-    "fd00:96::2",
-    "fd00:96::3",
-    "2001:db8:9::1",
-    "2001:db8:9::2",
-    "2001:db8::2",
-    "fd00:96::9",
-];
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
@@ -302,7 +270,7 @@ proptest! {
         let local: Vec<IpAddr> = NODE_ADDRESSES.map(|text| text.parse().unwrap()).to_vec();
         let kernels = IpFamily::BOTH
             .map(|family| (family, Kernel::new(&plans, &config(&node, family, &local), &local)));
-        for packet in generated::packets(&SENDERS, &DESTINATIONS) {
+        for packet in packets() {
             let family = IpFamily::of(packet.destination);
             let (_, kernel) = kernels.iter().find(|(of, _)| *of == family).unwrap();
             let wanted = verdict(plans.plans(), &node, &local, &packet);

@@ -8,6 +8,7 @@ use switchyard_cluster::object::Protocol;
 use switchyard_netlink::ipset::{Entry, IpPort};
 
 use super::table::Table;
+use crate::plan::{Packet, generated};
 
 /// All rules of one family, chain by chain, and what they match.
 #[derive(Default)]
@@ -218,4 +219,41 @@ fn interface(pattern: &str, name: Option<&str>) -> bool {
         Some(prefix) => name.starts_with(prefix),
         None => name == pattern,
     }
+}
+
+/// From where packets come: address and interface.
+const SENDERS: [(&str, Option<&str>); 10] = [
+    ("10.244.1.1", Some("veth1")),
+    ("10.244.1.9", Some("cbr0")),
+    ("192.168.0.2", None),
+    ("203.0.113.2", Some("eth0")),
+    ("203.0.113.130", Some("eth0")),
+    ("127.0.0.1", None),
+    ("fd00:244:1::1", Some("veth1")),
+    ("fd00:244:1::9", Some("cbr0")),
+    ("2001:db8::2", None),
+    ("2001:db8:1::2", Some("eth0")),
+];
+
+/// Where they go: VIPs, the node, and an address that is nobody's.
+const DESTINATIONS: [&str; 14] = [
+    "10.96.0.1",
+    "10.96.0.2",
+    "10.96.0.9",
+    "203.0.113.200",
+    "203.0.113.201",
+    "203.0.113.210",
+    "192.168.0.2",
+    "127.0.0.1",
+    "fd00:96::2",
+    "fd00:96::3",
+    "2001:db8:9::1",
+    "2001:db8:9::2",
+    "2001:db8::2",
+    "fd00:96::9",
+];
+
+/// All packets that simulations of rules send.
+pub(in crate::backend) fn packets() -> Vec<Packet> {
+    generated::packets(&SENDERS, &DESTINATIONS)
 }
