@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use switchyard_tests::testbed::{Proxy, wait_for};
 
 use super::contents::Contents;
-use super::killed::{CLIENTS, Cluster, Open, QUIET, stage};
+use super::killed::{CLIENTS, Cluster, Open, QUIET, is_healthy, stage};
 use super::stage::{POLL, SOON, Stage};
 use super::steps::{Fault, Follower, Step, all, chosen, spawn};
 
@@ -102,10 +102,7 @@ fn a_start_of_which_one_call_fails() -> Result<()> {
         let mut ended = None;
         wait_for("its end, or health", SOON, POLL, || {
             ended = proxy.has_ended()?;
-            Ok(ended.is_some()
-                || proxy
-                    .healthz(&stage.bed)
-                    .is_ok_and(|answer| answer.status == 200))
+            Ok(ended.is_some() || is_healthy(&stage)(&proxy)?)
         })
         .with_context(what)?;
         if let Some(status) = ended {
@@ -192,14 +189,7 @@ fn change_of_which_one_call_fails(
             return Ok(());
         };
         step = next;
-        from.put(&stage)?;
-        if to == Cluster::Large {
-            // Maps that have grown stay large.
-            proxy.kill()?;
-            proxy = stage.start()?;
-        } else {
-            from.wait_for(&stage)?;
-        }
+        proxy = from.come_back(&stage, proxy, to)?;
     }
 }
 

@@ -79,6 +79,18 @@ impl Cluster {
         stage.wait_for_generation(self.generation())
     }
 
+    /// Lays it down again for a proxy that serves `now`, and waits until the programs know it.
+    pub(super) fn come_back(self, stage: &Stage, mut proxy: Proxy, now: Self) -> Result<Proxy> {
+        self.put(stage)?;
+        if now == Self::Large {
+            // Maps that have grown stay large.
+            proxy.kill()?;
+            return stage.start();
+        }
+        self.wait_for(stage)?;
+        Ok(proxy)
+    }
+
     /// What the maps hold after a start from nothing, which is then taken away again.
     pub(super) fn contents(self, stage: &Stage) -> Result<Contents> {
         self.put(stage)?;
@@ -159,7 +171,7 @@ pub(super) fn stage() -> Result<Stage> {
     Ok(stage)
 }
 
-fn is_healthy(stage: &Stage) -> impl Fn(&Proxy) -> Result<bool> {
+pub(super) fn is_healthy(stage: &Stage) -> impl Fn(&Proxy) -> Result<bool> {
     |proxy| {
         Ok(proxy
             .healthz(&stage.bed)
@@ -283,14 +295,7 @@ fn at_steps_of_change(
             .and_then(|()| to.expect(&stage, &wanted))
             .with_context(|| format!("the log ends:\n{}", proxy.log_tail(20)))
             .with_context(|| format!("started again after {}", what()))?;
-        from.put(&stage)?;
-        if to == Cluster::Large {
-            // Maps that have grown stay large.
-            proxy.kill()?;
-            proxy = stage.start()?;
-        } else {
-            from.wait_for(&stage)?;
-        }
+        proxy = from.come_back(&stage, proxy, to)?;
     }
     eprintln!("killed at {kills} of {} steps", steps.len());
     // Housekeeping may have had some steps more the first time.
