@@ -14,14 +14,21 @@
 //! The last two exist where policy hides the client; N, an address of the node with a port of
 //! ours, is chosen when the first packet goes out, since only then is it known where.
 //!
+//! A masqueraded flow whose packets are sent on without the stack has two, which say both ends:
+//! C → V becomes **N** → **E**, and E → N becomes **V** → **C**.
+//!
 //! What is refused is sent to port 0 of the node, where nobody can listen: the kernel's own RST
 //! or "port unreachable" goes back by the same entries, within the kernel's own limits.
 
+mod both;
 mod masquerade;
 mod open;
 mod through;
 
-pub use through::{Routes, Through, arrive, leave};
+pub(crate) use both::split;
+pub use through::{Routes, Through, arrive, enter, leave};
+
+use through::Task;
 
 use crate::Maps;
 use crate::layout::{
@@ -32,6 +39,7 @@ use crate::maps::{FlowRef, Refusal, SEEN_RESOLUTION_NS};
 use crate::parse::{Fragment, Parsed};
 use crate::rewrite::{Ends, Target};
 use crate::service::{Service, position};
+use both::Opening;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,12 +85,22 @@ pub struct Work {
     pub(crate) value: FlowValue,
     /// The datagram of a fragment.
     fragment: FragmentKey,
+    /// It may be sent on, as far as its header says.
+    may_leave: bool,
     /// It has arrived, and no entry at egress can be about it.
     is_unmasked: bool,
+    /// The entry it has met says both ends: the source becomes [`Work::from`].
+    is_both: bool,
+    /// What its source becomes.
+    from: Target,
+    /// The flow that it opens, which is entered once it is known where it goes.
+    opening: Opening,
     /// What came out of its arrival.
     arrived: Verdict,
     /// What becomes of it.
     pub through: Through,
+    /// What is to be entered for that.
+    task: Task,
     /// The device it is sent out by.
     pub device: u32,
     /// Why it is refused, if it is.
@@ -127,9 +145,11 @@ impl Default for Noted {
 
 /// A packet that comes in from a device.
 #[inline(always)]
-pub fn ingress(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
+fn ingress(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
     work.noted = Noted::default();
     work.is_unmasked = false;
+    work.is_both = false;
+    work.opening.is_some = false;
     let verdict = come_in(maps, work, place);
     tell(maps, work);
     verdict
@@ -158,7 +178,12 @@ fn come_in(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
             || (work.parsed.is_syn() && open::is_over(maps, work, flow));
         if !again {
             touch(maps, flow, &work.parsed, place);
-            work.is_unmasked = flow.flags() & flow_flags::UNMASKED != 0;
+            let known = flow.flags();
+            work.is_unmasked = known & flow_flags::UNMASKED != 0;
+            if known & flow_flags::BOTH != 0 {
+                work.is_both = true;
+                (work.from.address, work.from.port) = flow.from();
+            }
             let (address, port) = flow.target();
             return rewrite(&mut work.to, &address, port);
         }
@@ -214,13 +239,14 @@ fn set_key(work: &mut Work, hook: Hook) {
 
 #[inline(always)]
 fn touch(maps: &impl Maps, flow: FlowRef, parsed: &Parsed, place: &Place) {
-    // Each packet passes one of these two entries, whatever others it passes.
+    // Each packet passes one of these entries, whatever others it passes.
     let known = flow.flags();
+    let answers = flow_flags::UNMASQUERADE | flow_flags::BOTH;
     let (service, _) = flow.owner();
     if known & flow_flags::REQUEST != 0 {
         let (address, port) = flow.target();
         maps.count_packet(service, &address, port, place.bytes);
-    } else if known & flow_flags::REPLY != 0 {
+    } else if known & flow_flags::REPLY != 0 || known & answers == answers {
         maps.count_packet(service, &parsed.source, parsed.source_port, place.bytes);
     }
     let mut flags = 0;

@@ -4,7 +4,7 @@
 //! is what the flow's entry at this hook is about: the same entry that would translate an
 //! answer translates the error, outside and in the quote.
 
-use crate::flow::Work;
+use crate::flow::{Work, split};
 use crate::layout::{Address, FlowKey, Hook, address_flags, flow_flags};
 use crate::parse::{Fragment, IPV4, IPV6, Parsed, parse_quoted};
 use crate::rewrite::{difference, rewrite_address};
@@ -36,6 +36,8 @@ pub fn translate(
         parsed,
         quoted,
         key,
+        other,
+        value,
         ..
     } = work;
     let flags = match hook {
@@ -76,6 +78,10 @@ pub fn translate(
         Some(flow) if flow.flags() & flow_flags::PENDING == 0 => flow,
         _ => return Outcome::Pass,
     };
+    // It goes through the stack, and is met again where it goes out.
+    if flow.flags() & flow_flags::BOTH != 0 && !split(maps, key, other, value, flow) {
+        return Outcome::Drop;
+    }
     let (address, port) = flow.target();
     if change(packet, parsed, quoted, hook, &address, port) {
         Outcome::Pass

@@ -114,6 +114,24 @@ impl FlowRef {
         }
     }
 
+    /// What the source becomes as well; only where the flags have
+    /// [`crate::layout::flow_flags::BOTH`] it means something.
+    #[inline(always)]
+    #[must_use]
+    #[expect(
+        unsafe_code,
+        reason = "a pointer into a map the kernel shares between CPUs"
+    )]
+    pub fn from(self) -> (Address, u16) {
+        // SAFETY: valid by the contract of `new`; these never change.
+        unsafe {
+            (
+                core::ptr::addr_of!((*self.0).from).read(),
+                core::ptr::addr_of!((*self.0).from_port).read(),
+            )
+        }
+    }
+
     /// The Service's index, and the flow's id.
     #[inline(always)]
     #[must_use]

@@ -19,12 +19,12 @@ use std::vec::Vec;
 use arena::Arena;
 use slots::Slots;
 
-use crate::flow::{Place, Routes, Through, Verdict, Work, arrive, egress, ingress, leave};
+use crate::flow::{Place, Routes, Through, Verdict, Work, arrive, egress, enter, leave};
 use crate::layout::{
     Address, AffinityKey, AffinityValue, Counters, Device, Endpoint, FlowKey, FlowValue,
     FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook, Kind, Settings, SettingsPorts, limits,
 };
-use crate::parse::parse;
+use crate::parse::{Parsed, parse};
 use crate::rewrite::rewrite;
 use crate::{Packet, Refusal, icmp};
 
@@ -220,26 +220,9 @@ impl Table {
 
     /// What the kernel's program at a device does with a packet; false if it is lost.
     pub fn meet(&self, packet: &mut Bytes, hook: Hook, device: u32) -> bool {
-        let work = &mut *self.work.borrow_mut();
-        if parse(packet, packet.ip, packet.ethertype, &mut work.parsed).is_none() {
-            return true;
-        }
-        if work.parsed.is_icmp() {
-            return icmp::translate(self, packet, work, hook) == icmp::Outcome::Pass;
-        }
-        let bytes = packet.len().saturating_sub(packet.ip);
-        let place = Place { device, bytes };
-        let verdict = match hook {
-            Hook::Ingress => ingress(self, work, &place),
-            Hook::Egress => egress(self, work, &place),
-        };
-        match verdict {
-            Verdict::Pass => true,
-            Verdict::Drop => false,
-            Verdict::Rewrite => {
-                work.set_ends(hook);
-                rewrite(packet, &work.parsed, &work.old, &work.new, false)
-            }
+        match hook {
+            Hook::Ingress => self.come_in(packet, device, None::<&mut NoRoutes>) != Through::Drop,
+            Hook::Egress => self.go_out(packet, device),
         }
     }
 
@@ -251,6 +234,15 @@ impl Table {
     /// What the kernel's program at a device with an Ethernet header does with a packet that comes
     /// in, where it may send it on.
     pub fn forward(&self, packet: &mut Bytes, device: u32, routes: &mut impl Routes) -> Through {
+        self.come_in(packet, device, Some(routes))
+    }
+
+    fn come_in(
+        &self,
+        packet: &mut Bytes,
+        device: u32,
+        routes: Option<&mut impl Routes>,
+    ) -> Through {
         let work = &mut *self.work.borrow_mut();
         if parse(packet, packet.ip, packet.ethertype, &mut work.parsed).is_none() {
             return Through::Pass;
@@ -263,8 +255,9 @@ impl Table {
         }
         let bytes = packet.len().saturating_sub(packet.ip);
         let place = Place { device, bytes };
-        arrive(self, work, &place);
-        leave(self, Some(routes), work, &place);
+        arrive(self, work, &place, routes.is_some());
+        leave(self, routes, work, &place);
+        enter(self, work, &place);
         let is_sent = match work.through {
             Through::Pass | Through::Drop => return work.through,
             Through::Rewrite => false,
@@ -275,5 +268,33 @@ impl Table {
         } else {
             Through::Drop
         }
+    }
+
+    fn go_out(&self, packet: &mut Bytes, device: u32) -> bool {
+        let work = &mut *self.work.borrow_mut();
+        if parse(packet, packet.ip, packet.ethertype, &mut work.parsed).is_none() {
+            return true;
+        }
+        if work.parsed.is_icmp() {
+            return icmp::translate(self, packet, work, Hook::Egress) == icmp::Outcome::Pass;
+        }
+        let bytes = packet.len().saturating_sub(packet.ip);
+        match egress(self, work, &Place { device, bytes }) {
+            Verdict::Pass => true,
+            Verdict::Drop => false,
+            Verdict::Rewrite => {
+                work.set_ends(Hook::Egress);
+                rewrite(packet, &work.parsed, &work.old, &work.new, false)
+            }
+        }
+    }
+}
+
+/// Nothing is sent on.
+struct NoRoutes;
+
+impl Routes for NoRoutes {
+    fn route(&mut self, _parsed: &Parsed) -> Option<u32> {
+        None
     }
 }

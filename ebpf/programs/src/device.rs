@@ -3,7 +3,7 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use switchyard_datapath::flow::{Place, Through, Verdict, Work, arrive, egress, leave};
+use switchyard_datapath::flow::{Place, Through, Verdict, Work, arrive, egress, enter, leave};
 use switchyard_datapath::icmp;
 use switchyard_datapath::layout::Hook;
 use switchyard_datapath::parse::parse;
@@ -72,7 +72,7 @@ fn meet(context: &TcContext, hook: Hook, ip: u32) -> i32 {
     }
     match hook {
         Hook::Ingress => {
-            arrive(&maps, work, &place(context, ip));
+            arrive(&maps, work, &place(context, ip), may_forward(context, ip));
             #[cfg(feature = "log")]
             if maps.done.get() == Done::Opened {
                 crate::log::opened(work);
@@ -111,12 +111,22 @@ fn leave_or_stay(context: &TcContext, ip: u32) -> i32 {
         context,
         device: place.device,
     };
-    // Only what has a link layer's header can be sent out by another device that has one.
-    // Programs that log have no stack left for it: with them packets go through the node's own.
-    let has_room = !cfg!(feature = "log");
-    let may_forward = has_room && ip == ETHERNET && forwards() && is_for_us(context);
-    leave(&maps, may_forward.then_some(&mut road), work, &place);
+    let routes = may_forward(context, ip).then_some(&mut road);
+    leave(&maps, routes, work, &place);
+    let Some(work) = work_of_this_cpu() else {
+        return SHOT;
+    };
+    enter(&maps, work, &place);
     finish(context, &road)
+}
+
+/// Whether packets may be sent on at once. Only what has a link layer's header can be sent out by
+/// another device that has one. Programs that log have no stack left for it: with them packets
+/// go through the node's own.
+#[inline(always)]
+fn may_forward(context: &TcContext, ip: u32) -> bool {
+    let has_room = !cfg!(feature = "log");
+    has_room && ip == ETHERNET && forwards() && is_for_us(context)
 }
 
 /// Changes and sends a packet as it was decided. The work is looked up anew here, too.

@@ -1,11 +1,10 @@
 //! The node's address and a port of ours in place of the client's.
 
-use super::{Place, Verdict, Work, drop, rewrite};
-use crate::layout::{
-    Address, FlowKey, FlowValue, Hook, PortRange, Reason, SCTP, SettingsPorts, flow_flags,
-};
+use super::{Place, Verdict, Work, note, rewrite};
+use crate::layout::{Address, Hook, PortRange, Reason, SCTP, SettingsPorts, flow_flags};
 use crate::maps::FlowRef;
 use crate::parse::Parsed;
+use crate::rewrite::Target;
 use crate::service::{scale, settings_ports};
 use crate::{Insert, Maps};
 
@@ -23,50 +22,81 @@ pub(super) fn masquerade(
     flow: FlowRef,
     place: &Place,
 ) -> Verdict {
-    let Work {
-        parsed,
-        other,
-        value,
-        noted,
-        to,
-        ..
-    } = work;
     let (service, id) = flow.owner();
-    let address = own_address(maps, parsed, place);
-    let ports = match settings_ports(maps) {
-        Some(ports) if address != Address::ANY => ports,
-        // Unmasked, the client would get its answers past us.
-        _ => return drop(noted, service, Reason::NoMasqueradePort),
-    };
-    *value = FlowValue {
-        address: parsed.source,
-        port: parsed.source_port,
-        flags: flow_flags::UNMASQUERADE,
+    let masked = Masked {
         service,
-        seen_ns: maps.now_ns(),
         id,
+        vip: Target::default(),
+        flags: 0,
     };
-    *other = FlowKey {
-        source: parsed.destination,
-        destination: address,
-        source_port: parsed.destination_port,
-        destination_port: 0,
-        protocol: parsed.protocol,
-        hook: Hook::Ingress.number(),
-        reserved: 0,
-    };
-    let start = maps.random();
-    for attempt in 0..TRIES_MAX {
-        let Some(port) = candidate(ports, parsed, start, attempt) else {
-            break;
-        };
-        other.destination_port = port.to_be();
-        if maps.insert_flow(other, value, Insert::New) {
-            flow.settle(address, port.to_be(), flow.flags() & !flow_flags::PENDING);
-            return rewrite(to, &address, port.to_be());
-        }
+    if !masked.take(maps, work, place) {
+        return Verdict::Drop;
     }
-    drop(noted, service, Reason::NoMasqueradePort)
+    let flags = flow.flags() & !flow_flags::PENDING;
+    flow.settle(work.from.address, work.from.port, flags);
+    rewrite(&mut work.to, &work.from.address, work.from.port)
+}
+
+/// A flow whose client is hidden: what its answers are known by.
+pub(super) struct Masked {
+    pub(super) service: u32,
+    pub(super) id: u64,
+    /// What the source of answers becomes, where `flags` have [`flow_flags::BOTH`].
+    pub(super) vip: Target,
+    pub(super) flags: u16,
+}
+
+impl Masked {
+    /// Chooses what the client becomes ([`Work::from`]) and enters it for the answers; false, with
+    /// the reason noted, where nothing is left to choose.
+    #[inline(always)]
+    pub(super) fn take(&self, maps: &impl Maps, work: &mut Work, place: &Place) -> bool {
+        let Work {
+            parsed,
+            other,
+            value,
+            noted,
+            from,
+            ..
+        } = work;
+        let address = own_address(maps, parsed, place);
+        let ports = match settings_ports(maps) {
+            Some(ports) if address != Address::ANY => ports,
+            // Unmasked, the client would get its answers past us.
+            _ => {
+                note(noted, self.service, Reason::NoMasqueradePort, false);
+                return false;
+            }
+        };
+        value.address = parsed.source;
+        value.port = parsed.source_port;
+        value.flags = flow_flags::UNMASQUERADE | self.flags;
+        value.service = self.service;
+        value.seen_ns = maps.now_ns();
+        value.id = self.id;
+        value.from = self.vip.address;
+        value.from_port = self.vip.port;
+        other.source = parsed.destination;
+        other.destination = address;
+        other.source_port = parsed.destination_port;
+        other.protocol = parsed.protocol;
+        other.hook = Hook::Ingress.number();
+        other.reserved = 0;
+        let start = maps.random();
+        for attempt in 0..TRIES_MAX {
+            let Some(port) = candidate(ports, parsed, start, attempt) else {
+                break;
+            };
+            other.destination_port = port.to_be();
+            if maps.insert_flow(other, value, Insert::New) {
+                from.address = address;
+                from.port = port.to_be();
+                return true;
+            }
+        }
+        note(noted, self.service, Reason::NoMasqueradePort, false);
+        false
+    }
 }
 
 /// The node's address for packets that go by a device, in the packet's family;

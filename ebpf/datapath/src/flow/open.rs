@@ -148,7 +148,7 @@ fn send(
         maps.random()
     };
     let mut chosen = select(maps, service, choice, &client, hash, from_outside);
-    for _ in 0..TRIES_MAX {
+    for attempt in 0..TRIES_MAX {
         let Some(endpoint) = chosen else {
             return Verdict::Pass;
         };
@@ -166,6 +166,9 @@ fn send(
                 flow_flags::LOCAL
             },
         };
+        if attempt == 0 && flow.waits(maps, work) {
+            return rewrite(&mut work.to, &endpoint.address, endpoint.port);
+        }
         match flow.insert(maps, work) {
             Inserted::Yes => {
                 maps.count_connection(frontend.service, &endpoint, place.bytes);
@@ -200,24 +203,79 @@ fn outside_hash(parsed: &Parsed, service: &Service) -> u32 {
 }
 
 /// Where the packet whose key is in [`Work`] is to go.
-struct NewFlow {
-    address: Address,
-    port: u16,
-    service: u32,
-    masquerade: bool,
-    flags: u16,
+pub(super) struct NewFlow {
+    pub(super) address: Address,
+    pub(super) port: u16,
+    pub(super) service: u32,
+    pub(super) masquerade: bool,
+    pub(super) flags: u16,
 }
 
-enum Inserted {
+pub(super) enum Inserted {
     Yes,
     Collides,
     Full,
 }
 
 impl NewFlow {
-    /// Adds the flow's entries; none stays if one can't be added.
+    /// Whether its entries have to wait until it is known by which device it goes: it is
+    /// masqueraded and may be sent on at once. Not where its client has another flow with the
+    /// endpoint, from the same port.
+    #[inline(always)]
+    fn waits(&self, maps: &impl Maps, work: &mut Work) -> bool {
+        if !self.masquerade || !work.may_leave {
+            return false;
+        }
+        set_reply(&mut work.other, &work.key, &self.address, self.port);
+        if maps.flow(&work.other).is_some() {
+            return false;
+        }
+        work.opening.is_some = true;
+        work.opening.service = self.service;
+        work.opening.flags = self.flags;
+        true
+    }
+
+    /// Adds the flow's entries, in the place of those of another that is over where that is in the
+    /// way; none stays if one can't be added.
     #[inline(always)]
     fn insert(&self, maps: &impl Maps, work: &mut Work) -> Inserted {
+        if self.insert_reply(maps, work) {
+            return self.insert_rest(maps, work);
+        }
+        let Work {
+            key, other, value, ..
+        } = &mut *work;
+        let Some(old) = maps.flow(other) else {
+            return Inserted::Full;
+        };
+        if !is_free(old, &value.address, value.port, value.seen_ns) {
+            return Inserted::Collides;
+        }
+        let (_, id) = old.owner();
+        let (vip, vip_port) = old.target();
+        forget_masquerade(maps, other, id);
+        forget_request(maps, other, key, &vip, vip_port, id);
+        set_reply(other, key, &self.address, self.port);
+        if maps.insert_flow(other, value, Insert::Any) {
+            self.insert_rest(maps, work)
+        } else {
+            Inserted::Full
+        }
+    }
+
+    /// Adds the flow's entries where no other is in the way; none stays if one can't be added.
+    #[inline(always)]
+    pub(super) fn insert_new(&self, maps: &impl Maps, work: &mut Work) -> Inserted {
+        if self.insert_reply(maps, work) {
+            self.insert_rest(maps, work)
+        } else {
+            Inserted::Full
+        }
+    }
+
+    #[inline(always)]
+    fn insert_reply(&self, maps: &impl Maps, work: &mut Work) -> bool {
         let Work {
             key, other, value, ..
         } = work;
@@ -227,27 +285,24 @@ impl NewFlow {
         value.flags = flow_flags::REPLY | self.flags;
         value.service = self.service;
         value.seen_ns = now_ns;
-        value.id = now_ns.rotate_left(20) ^ u64::from(maps.random());
+        value.id = new_id(maps, now_ns);
+        value.from = Address::ANY;
+        value.from_port = 0;
         set_reply(other, key, &self.address, self.port);
+        maps.insert_flow(other, value, Insert::New)
+    }
+
+    /// Adds the entries behind that of the replies; where one can't be added, none stays.
+    #[inline(always)]
+    fn insert_rest(&self, maps: &impl Maps, work: &mut Work) -> Inserted {
+        let Work {
+            key, other, value, ..
+        } = work;
         let mut complete = true;
-        if !maps.insert_flow(other, value, Insert::New) {
-            let Some(old) = maps.flow(other) else {
-                return Inserted::Full;
-            };
-            if !is_free(old, &value.address, value.port, now_ns) {
-                return Inserted::Collides;
-            }
-            let (_, id) = old.owner();
-            let (vip, vip_port) = old.target();
-            forget_masquerade(maps, other, id);
-            forget_request(maps, other, key, &vip, vip_port, id);
-            set_reply(other, key, &self.address, self.port);
-            complete = maps.insert_flow(other, value, Insert::Any);
-        }
         if self.masquerade {
             value.flags = flow_flags::MASQUERADE | flow_flags::PENDING;
             turn(other);
-            complete &= maps.insert_flow(other, value, Insert::Any);
+            complete = maps.insert_flow(other, value, Insert::Any);
             turn(other);
         }
         value.address = self.address;
@@ -266,6 +321,12 @@ impl NewFlow {
         }
         Inserted::Full
     }
+}
+
+/// What ties the entries of a flow that is opened now.
+#[inline(always)]
+pub(super) fn new_id(maps: &impl Maps, now_ns: u64) -> u64 {
+    now_ns.rotate_left(20) ^ u64::from(maps.random())
 }
 
 /// Whether a reply's entry, left by an earlier flow of the same client, can be taken over: it
@@ -313,6 +374,16 @@ fn set_reply(other: &mut FlowKey, key: &FlowKey, endpoint: &Address, port: u16) 
     other.reserved = 0;
 }
 
+/// Makes `other` the key of the answers, as they come in, to a flow whose entry says both ends.
+#[inline(always)]
+fn set_answer(other: &mut FlowKey, key: &FlowKey, flow: FlowRef) {
+    (other.source, other.source_port) = flow.target();
+    (other.destination, other.destination_port) = flow.from();
+    other.protocol = key.protocol;
+    other.hook = Hook::Ingress.number();
+    other.reserved = 0;
+}
+
 /// Swaps source and destination.
 #[inline(always)]
 fn turn(key: &mut FlowKey) {
@@ -330,7 +401,11 @@ pub(super) fn is_over(maps: &impl Maps, work: &mut Work, flow: FlowRef) -> bool 
     }
     let ended = flow_flags::FIN | flow_flags::RST;
     let (address, port) = flow.target();
-    set_reply(&mut work.other, &work.key, &address, port);
+    if flags & flow_flags::BOTH != 0 {
+        set_answer(&mut work.other, &work.key, flow);
+    } else {
+        set_reply(&mut work.other, &work.key, &address, port);
+    }
     let (service, id) = flow.owner();
     let reply_ended = maps
         .flow(&work.other)
@@ -357,6 +432,10 @@ pub(super) fn forget(maps: &impl Maps, work: &mut Work, flow: FlowRef) {
     set_reply(other, key, &address, port);
     remove_own(maps, other, id);
     forget_masquerade(maps, other, id);
+    if flow.flags() & flow_flags::BOTH != 0 {
+        set_answer(other, key, flow);
+        remove_own(maps, other, id);
+    }
     maps.remove_flow(key);
 }
 

@@ -6,9 +6,10 @@
 //! (the node's own, parts of datagrams, options, a TTL that ends, a packet too large for the way,
 //! a neighbour that is not known yet) goes its usual way.
 
-use super::{Place, Verdict, Work, change_source, ingress, set_key, tell};
+use super::masquerade::masquerade;
+use super::{Place, Verdict, Work, both, ingress, set_key, tell, touch};
 use crate::Maps;
-use crate::layout::{Hook, device_flags};
+use crate::layout::{Hook, device_flags, flow_flags};
 use crate::parse::{Fragment, Parsed};
 
 /// What the kernel's routing says.
@@ -36,11 +37,29 @@ pub enum Through {
     HandOver,
 }
 
-/// A packet that comes in from a device, and may go out at once: the first half. What the second
-/// needs of it is in [`Work`]: so the verifier, which follows each way through the first, does not
-/// follow each of them through the second as well.
+/// What is to be entered into the table of flows once it is known where a packet goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Task {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The port that its entry waits for.
+    Masquerade,
+    /// The flow it opens, by entries that say both ends.
+    Open,
+    /// The flow it opens, by entries of the stack's way.
+    OpenSplit,
+    /// The entry that egress will look for, beside one that says both ends.
+    Split,
+}
+
+/// A packet that comes in from a device, and may go out at once: the first part. What the others
+/// need of it is in [`Work`]: so the verifier, which follows each way through one part, does not
+/// follow each of them through the next as well. `forwards`: the second part is given routes.
 #[inline(always)]
-pub fn arrive(maps: &impl Maps, work: &mut Work, place: &Place) {
+pub fn arrive(maps: &impl Maps, work: &mut Work, place: &Place, forwards: bool) {
+    work.may_leave = forwards && may_leave(&work.parsed);
     work.arrived = ingress(maps, work, place);
     if work.arrived == Verdict::Pass {
         work.to.address = work.parsed.destination;
@@ -48,10 +67,11 @@ pub fn arrive(maps: &impl Maps, work: &mut Work, place: &Place) {
     }
 }
 
-/// The second half: where it goes, [`Work::through`]. Without routes that is the stack. It has few
+/// The second part: where it goes, [`Work::through`]. Without routes that is the stack. It has few
 /// branches, for the verifier's sake.
 #[inline(always)]
 pub fn leave(maps: &impl Maps, routes: Option<&mut impl Routes>, work: &mut Work, place: &Place) {
+    work.task = Task::Nothing;
     work.through = way(maps, routes, work, place);
 }
 
@@ -73,56 +93,88 @@ fn way(
     work.parsed.destination = work.to.address;
     work.parsed.destination_port = work.to.port;
     work.new.set(&work.parsed);
-    if work.arrived == Verdict::Drop || !may_leave(&work.parsed) {
+    // Port 0 is that of refusals: the node's own.
+    if work.arrived == Verdict::Drop || !work.may_leave || work.to.port == 0 {
         return stay(work);
     }
-    let flow = if work.is_unmasked {
+    let flow = if work.is_unmasked || work.is_both || work.opening.is_some {
         None
     } else {
         set_key(work, Hook::Egress);
-        maps.flow(&work.key)
+        let flow = maps.flow(&work.key);
+        if flow.is_none() && work.arrived == Verdict::Pass {
+            return Through::Pass; // none of ours
+        }
+        flow
     };
-    if flow.is_none() && work.arrived == Verdict::Pass {
-        return Through::Pass; // none of ours
-    }
     let Some(device) = routes.route(&work.parsed) else {
         return stay(work);
     };
-    if let Some(flow) = flow {
-        let out = Place {
-            device,
-            bytes: place.bytes,
-        };
-        let verdict = change_source(maps, work, flow, &out);
-        tell(maps, work);
-        match verdict {
-            Verdict::Drop => return Through::Drop,
-            Verdict::Rewrite => work.new.source = work.to,
-            Verdict::Pass => {}
+    work.device = device;
+    if work.is_both {
+        work.new.source = work.from;
+    } else if work.opening.is_some {
+        work.task = Task::Open;
+    } else if let Some(flow) = flow {
+        touch(maps, flow, &work.parsed, place);
+        if flow.flags() & flow_flags::PENDING == 0 {
+            (work.new.source.address, work.new.source.port) = flow.target();
+        } else {
+            work.task = Task::Masquerade;
         }
     }
-    work.device = device;
     match maps.device(device) {
         Some(device) if device.flags & device_flags::PEER != 0 => Through::HandOver,
         _ => Through::Send,
     }
 }
 
-/// What the stack need not look at. Port 0 is that of refusals: the node's own.
+/// The packet takes the stack's way, where each hook has to find an entry of its own.
 #[inline(always)]
-fn may_leave(parsed: &Parsed) -> bool {
-    parsed.has_ports()
-        && parsed.fragment == Fragment::Whole
-        && parsed.is_plain()
-        && parsed.hops > 1
-        && parsed.destination_port != 0
-}
-
-#[inline(always)]
-fn stay(work: &Work) -> Through {
+fn stay(work: &mut Work) -> Through {
     match work.arrived {
         Verdict::Pass => Through::Pass,
-        Verdict::Rewrite => Through::Rewrite,
         Verdict::Drop => Through::Drop,
+        Verdict::Rewrite => {
+            if work.opening.is_some {
+                work.task = Task::OpenSplit;
+            } else if work.is_both {
+                work.task = Task::Split;
+            }
+            Through::Rewrite
+        }
     }
+}
+
+/// The third part: enters into the table of flows what has come out so far. Few packets need it.
+#[inline(always)]
+pub fn enter(maps: &impl Maps, work: &mut Work, place: &Place) {
+    let out = Place {
+        device: work.device,
+        bytes: place.bytes,
+    };
+    let is_done = match work.task {
+        Task::Nothing => return,
+        Task::Split => both::split_for(maps, work),
+        Task::OpenSplit => both::open_split(maps, work, place),
+        Task::Open => both::open(maps, work, &out),
+        Task::Masquerade => match maps.flow(&work.key) {
+            Some(flow) => {
+                let is_masqueraded = masquerade(maps, work, flow, &out) == Verdict::Rewrite;
+                work.new.source = work.to;
+                is_masqueraded
+            }
+            None => false, // it was removed meanwhile
+        },
+    };
+    if !is_done {
+        work.through = Through::Drop;
+        tell(maps, work);
+    }
+}
+
+/// What the stack need not look at.
+#[inline(always)]
+fn may_leave(parsed: &Parsed) -> bool {
+    parsed.has_ports() && parsed.fragment == Fragment::Whole && parsed.is_plain() && parsed.hops > 1
 }

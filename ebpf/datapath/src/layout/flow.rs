@@ -43,7 +43,8 @@ pub struct FlowKey {
 
 /// A value of FLOWS: what the destination (at ingress) or source (at egress) becomes.
 ///
-/// A flow has two entries, or four where it is masqueraded; [`FlowValue::id`] ties them.
+/// A flow has two entries, or four where it is masqueraded and goes through the stack;
+/// [`FlowValue::id`] ties them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowValue {
@@ -59,6 +60,12 @@ pub struct FlowValue {
     pub seen_ns: u64,
     /// The same for all entries of a flow.
     pub id: u64,
+    /// The address that the source becomes as well, where [`flow_flags::BOTH`] says so.
+    pub from: Address,
+    /// The port that the source becomes, in network byte order.
+    pub from_port: u16,
+    /// Zero.
+    pub reserved: [u16; 3],
 }
 
 /// Bits of [`FlowValue::flags`].
@@ -86,6 +93,9 @@ pub mod flow_flags {
     pub const LOCAL: u16 = 1 << 9;
     /// Of a request: the client's address stays, so there is no entry at egress to look for.
     pub const UNMASKED: u16 = 1 << 10;
+    /// It is met at ingress and says what both ends become, for packets that are sent on at once.
+    /// Those that take the stack's way after all need an entry at egress, which is added then.
+    pub const BOTH: u16 = 1 << 11;
 }
 
 /// A key of FRAGMENTS: which datagram a fragment belongs to.
@@ -264,7 +274,7 @@ pub struct Event {
 
 const _: () = {
     assert!(size_of::<FlowKey>() == 40);
-    assert!(size_of::<FlowValue>() == 40);
+    assert!(size_of::<FlowValue>() == 64);
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<Device>() == 40);
     assert!(size_of::<CounterKey>() == 24);

@@ -9,6 +9,7 @@
 mod packets;
 mod world;
 
+mod both;
 mod checksums;
 mod collisions;
 mod direct;

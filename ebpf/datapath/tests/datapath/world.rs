@@ -109,7 +109,7 @@ impl Family {
 }
 
 /// One packet's addresses and ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tuple {
     pub(crate) source: (IpAddr, u16),
     pub(crate) destination: (IpAddr, u16),
