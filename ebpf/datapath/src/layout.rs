@@ -5,7 +5,8 @@
 //!
 //! Whoever changes a layout of a map that outlives the agent ([`FlowKey`], [`FlowValue`],
 //! [`AffinityKey`], [`AffinityValue`], [`SocketRecord`], [`CounterKey`], [`Counters`]) raises
-//! [`SCHEMA`]: a new agent then starts with maps of its own beside the old ones.
+//! [`SCHEMA`], and has the agent carry over what is in the maps of the one before
+//! (`proxy/src/backend/ebpf/former.rs`).
 
 mod address;
 mod block;
@@ -20,15 +21,15 @@ pub use block::{
     header_flags, settings_flags,
 };
 pub use flow::{
-    CounterKey, Counters, Device, Event, FlowKey, FlowValue, FragmentKey, FragmentPorts, Hook,
-    Reason, device_flags, flow_flags,
+    CounterKey, Counters, Device, Event, FLOW_VALUE_BYTES_V1, FlowKey, FlowValue, FragmentKey,
+    FragmentPorts, Hook, Reason, device_flags, flow_flags,
 };
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Kind, RangeKey};
 pub use names::{limits, map_names};
 pub use socket::{Connected, SOCKET_ENTRIES, SocketEntry, SocketRecord};
 
 /// The version of the layouts that outlive the agent; part of the path they are pinned under.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// TCP's number in IP headers.
 pub const TCP: u8 = 6;

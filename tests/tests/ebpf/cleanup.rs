@@ -8,7 +8,8 @@ use switchyard_tests::testbed::{
 };
 
 use super::stage::{
-    ANSWER_TIMEOUT, ENDPOINTS, FAMILIES, POLL, SOON, Stage, VIP, cluster_ip_service, main_service,
+    ANSWER_TIMEOUT, ENDPOINTS, FAMILIES, MAPS, POLL, SOON, Stage, VIP, cluster_ip_service,
+    main_service,
 };
 
 const HAIRPIN_VIP: &str = "10.96.5.3";
@@ -26,7 +27,7 @@ fn cleanup_leaves_no_pin_and_no_link() -> Result<()> {
         pins.iter()
             .any(|pin| pin.starts_with(stage.roots.bpf.join(name)))
     };
-    ensure!(under("v1") && under("links"), "pins: {pins:?}");
+    ensure!(under(MAPS) && under("links"), "pins: {pins:?}");
     let status = proxy.terminate()?;
     ensure!(status.success(), "SIGTERM ended it with {status}");
     ensure!(!stage.pins()?.is_empty(), "SIGTERM took the pins along");

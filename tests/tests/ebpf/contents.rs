@@ -14,7 +14,7 @@ use switchyard_datapath::layout::{
 };
 use switchyard_kernel::Link;
 
-use super::stage::Stage;
+use super::stage::{MAPS, Stage};
 
 /// Slots of the settings: one for each family, one for ports.
 const SETTINGS_SLOTS: u32 = 3;
@@ -49,7 +49,7 @@ impl Contents {
     /// Programs of different sets are in force together, links are there that have no name, or what
     /// the maps say of a Service port does not go together.
     pub(super) fn read(stage: &Stage) -> Result<Self> {
-        let kept = kept_maps(&stage.roots.bpf.join("v1"))?;
+        let kept = kept_maps(&stage.roots.bpf.join(MAPS))?;
         let (programs, links) = programs_in_force(&stage.roots.bpf.join("links"), &kept)?;
         let maps = Maps::of(&programs)?;
         let words: Array<_, u64> = maps.open(map_names::WORDS)?.try_into()?;
@@ -193,7 +193,7 @@ impl Maps {
     }
 
     fn open_pinned(&self, stage: &Stage) -> Result<Map> {
-        let path = stage.roots.bpf.join("v1").join(map_names::IDENTITIES);
+        let path = stage.roots.bpf.join(MAPS).join(map_names::IDENTITIES);
         Ok(Map::from_map_data(MapData::from_pin(path)?)?)
     }
 

@@ -10,6 +10,7 @@ mod devices;
 mod direct;
 mod failed;
 mod flips;
+mod former;
 mod killed;
 mod memory;
 mod pins;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use switchyard_tests::testbed::{Place, Proxy};
 
-use super::stage::{ENDPOINTS, Stage, main_service};
+use super::stage::{ENDPOINTS, MAPS, Stage, main_service};
 
 const CLIENTS: [Place; 3] = [Place::Pod12, Place::Node1, Place::Client];
 
@@ -56,8 +56,8 @@ fn expect_reported_and_working(stage: &Stage, proxy: &Proxy, odd: &Path) -> Resu
 #[test]
 fn a_foreign_map_is_reported_and_left_alone() -> Result<()> {
     let (stage, pins) = stage_with_pins()?;
-    let odd = pin_named(&stage, &pins, "v1", "flows")?;
-    let other = pin_named(&stage, &pins, "v1", "counters")?;
+    let odd = pin_named(&stage, &pins, MAPS, "flows")?;
+    let other = pin_named(&stage, &pins, MAPS, "counters")?;
     fs::remove_file(odd)?;
     // A second name for another map.
     fs::hard_link(other, odd).context("link one pin under another's name")?;
@@ -76,7 +76,7 @@ fn a_foreign_map_is_reported_and_left_alone() -> Result<()> {
 fn a_directory_in_place_of_a_map_is_reported_and_left_alone() -> Result<()> {
     let (stage, pins) = stage_with_pins()?;
     stage.cleanup()?;
-    let odd = pin_named(&stage, &pins, "v1", "affinity")?;
+    let odd = pin_named(&stage, &pins, MAPS, "affinity")?;
     fs::create_dir_all(odd.join("theirs"))?;
     let proxy = stage.start()?;
     expect_reported_and_working(&stage, &proxy, odd)?;

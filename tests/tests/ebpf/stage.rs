@@ -25,6 +25,8 @@ pub(super) const TCP_TARGET: u16 = 8080;
 pub(super) const UDP_TARGET: u16 = 5353;
 /// One endpoint on node1, one on node2.
 pub(super) const ENDPOINTS: [&str; 2] = ["10.244.1.31", "10.244.2.51"];
+/// Where maps are pinned, below the proxy's directory for pins.
+pub(super) const MAPS: &str = "v2";
 pub(super) const POLL: Duration = Duration::from_millis(20);
 pub(super) const SOON: Duration = Duration::from_secs(15);
 /// Below TCP's first retry: a lost packet must show.

@@ -172,7 +172,7 @@ fn what_is_there(bed: &Testbed, proxy_mode: &str) -> String {
     let (cgroup, pins) = (roots.cgroup.display(), roots.bpf.display());
     [
         format!("  bpftool cgroup show {cgroup}"),
-        format!("  bpftool map dump pinned {pins}/v1/FLOWS"),
+        format!("  bpftool map dump pinned {pins}/v2/FLOWS"),
         "  to have the sockets of a shell translated like those of node1 and its pods, first:"
             .to_owned(),
         format!("  echo $$ > {cgroup}/cgroup.threads"),

@@ -3,12 +3,13 @@
 //! Entering such a flow costs half of what four entries cost, and each packet meets one. A packet
 //! that takes the stack's way after all (a neighbour is not known, it is an error of ICMP, the
 //! operator has changed his mind) is translated at both hooks as ever: the entry that egress looks
-//! for is added when the first such packet comes.
+//! for is added when the first such packet comes, with its counterpart: an error that the stack sends
+//! about it is met at egress only.
 
 use super::masquerade::Masked;
-use super::open::{Inserted, NewFlow, new_id};
+use super::open::{Inserted, NewFlow, new_id, turn};
 use super::{Place, Work, note};
-use crate::layout::{Endpoint, FlowKey, FlowValue, Hook, Reason, flow_flags};
+use crate::layout::{Address, Endpoint, FlowKey, FlowValue, Hook, Reason, flow_flags};
 use crate::maps::FlowRef;
 use crate::{Insert, Maps};
 
@@ -107,8 +108,9 @@ pub(super) fn split_for(maps: &impl Maps, work: &mut Work) -> bool {
     is_split
 }
 
-/// Adds the entry at egress that a packet needs which has met `flow`, an entry that says both ends,
-/// and takes the stack's way; false if it can't be had.
+/// Adds the entries at egress that a packet needs which has met `flow`, an entry that says both ends,
+/// and takes the stack's way, and that an error needs which the stack has to say of it; false if
+/// they can't be had.
 #[inline(always)]
 pub(crate) fn split(
     maps: &impl Maps,
@@ -117,26 +119,45 @@ pub(crate) fn split(
     value: &mut FlowValue,
     flow: FlowRef,
 ) -> bool {
-    (value.address, value.port) = flow.from();
+    let (target, target_port) = flow.target();
+    let (from, from_port) = flow.from();
     (value.service, value.id) = flow.owner();
-    // What goes back has no flag of its own: it was counted when it came in.
-    value.flags = if flow.flags() & flow_flags::REQUEST != 0 {
-        flow_flags::MASQUERADE
-    } else {
-        0
-    };
     value.seen_ns = maps.now_ns();
-    value.from = Default::default();
+    value.from = Address::ANY;
     value.from_port = 0;
     other.source = key.source;
     other.source_port = key.source_port;
-    (other.destination, other.destination_port) = flow.target();
+    other.destination = target;
+    other.destination_port = target_port;
     other.protocol = key.protocol;
     other.hook = Hook::Egress.number();
     other.reserved = 0;
-    match maps.flow(other) {
-        // Another flow of the same client with the same endpoint, opened since, may have it.
+    let is_request = flow.flags() & flow_flags::REQUEST != 0;
+    // What goes back has no flag of its own: it was counted when it came in.
+    let flags = |is_request| {
+        if is_request {
+            flow_flags::MASQUERADE
+        } else {
+            0
+        }
+    };
+    value.flags = flags(is_request);
+    value.address = from;
+    value.port = from_port;
+    let is_there = enter(maps, other, value);
+    turn(other);
+    value.flags = flags(!is_request);
+    value.address = key.destination;
+    value.port = key.destination_port;
+    is_there && enter(maps, other, value)
+}
+
+/// Adds an entry unless it is there; false if there is no room, or another flow of the same client
+/// with the same endpoint, opened since, has its place.
+#[inline(always)]
+fn enter(maps: &impl Maps, key: &FlowKey, value: &FlowValue) -> bool {
+    match maps.flow(key) {
         Some(there) => there.owner().1 == value.id,
-        None => maps.insert_flow(other, value, Insert::New),
+        None => maps.insert_flow(key, value, Insert::New),
     }
 }

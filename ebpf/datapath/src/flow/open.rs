@@ -386,7 +386,7 @@ fn set_answer(other: &mut FlowKey, key: &FlowKey, flow: FlowRef) {
 
 /// Swaps source and destination.
 #[inline(always)]
-fn turn(key: &mut FlowKey) {
+pub(super) fn turn(key: &mut FlowKey) {
     core::mem::swap(&mut key.source, &mut key.destination);
     core::mem::swap(&mut key.source_port, &mut key.destination_port);
 }

@@ -68,6 +68,22 @@ pub struct FlowValue {
     pub reserved: [u16; 3],
 }
 
+/// Bytes of a [`FlowValue`] of schema 1, which ended before [`FlowValue::from`].
+pub const FLOW_VALUE_BYTES_V1: usize = 40;
+
+impl FlowValue {
+    /// A value of schema 1.
+    #[must_use]
+    #[expect(unsafe_code, reason = "plain numbers, as they stand in the map")]
+    pub fn of_v1(bytes: &[u8; FLOW_VALUE_BYTES_V1]) -> Self {
+        let mut whole = [0; size_of::<Self>()];
+        let (start, _) = whole.split_at_mut(FLOW_VALUE_BYTES_V1);
+        start.copy_from_slice(bytes);
+        // SAFETY: `repr(C)` of integers without padding: any bytes are a value.
+        unsafe { core::mem::transmute::<[u8; size_of::<Self>()], Self>(whole) }
+    }
+}
+
 /// Bits of [`FlowValue::flags`].
 pub mod flow_flags {
     /// From the client, at ingress: the address is the endpoint's.

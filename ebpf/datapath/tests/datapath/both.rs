@@ -46,7 +46,7 @@ fn the_stacks_way_goes_on_with_what_began_at_once() {
         assert_eq!(there.source.0, family.node(), "masqueraded");
         assert_entries(&world, 0);
         assert_eq!(by_stack(&world, request, ACK), Some(there));
-        assert_entries(&world, 1);
+        assert_entries(&world, 2);
         let back = by_stack(&world, there.reversed(), ACK);
         assert_eq!(back, Some(request.reversed()));
         assert_entries(&world, 2);

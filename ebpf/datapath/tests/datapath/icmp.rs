@@ -155,7 +155,7 @@ fn an_error_about_a_request_comes_to_the_client_as_about_the_vip() {
         if case.world.entries(flow_flags::BOTH).is_empty() {
             case.world.assert_one_flow(4);
         } else {
-            assert_eq!(case.world.table.flows().len(), 3, "one more, for egress");
+            assert_eq!(case.world.table.flows().len(), 4, "two more, for egress");
         }
     }
 }

@@ -1,16 +1,15 @@
 //! Removing everything of ours, and nothing else.
 
 use std::fs;
-use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use switchyard_kernel::Link;
 
 use super::EbpfError;
 use super::attach::files;
 use super::filter;
+use super::former::{directories, is_map_of_ours};
 use super::pins::{Pins, Unfit};
-use super::programs::SHARED;
 
 /// Detaches every program and removes every pin of ours below `bpf_root`. True if anything
 /// was there.
@@ -49,25 +48,16 @@ pub fn cleanup(bpf_root: &Path) -> Result<bool, EbpfError> {
         let detached = Link::open(&path).map(|link| drop(link.detach()));
         remove(&path, detached.map_err(Unfit::of));
     }
-    for path in files(pins.maps()) {
+    let maps = directories(bpf_root, &pins);
+    for path in maps.iter().flat_map(|directory| files(directory)) {
         remove(&path, is_map_of_ours(&path));
     }
     // Where links don't hold the programs at devices, filters do.
     filter::sweep(|_| false);
-    for directory in [pins.links(), pins.maps(), bpf_root] {
+    let directories = maps.iter().map(PathBuf::as_path);
+    for directory in directories.chain([pins.links(), bpf_root]) {
         // Something else may be in it.
         let _ = fs::remove_dir(directory);
     }
     first_error.map_or(Ok(removed), Err)
-}
-
-fn is_map_of_ours(path: &Path) -> Result<(), Unfit> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let bare = name.split('-').next().unwrap_or_default();
-    if SHARED.iter().all(|(shared, _)| *shared != bare) {
-        return Err(Unfit::Foreign("no map of ours has this name".to_owned()));
-    }
-    let map = switchyard_kernel::open_pinned(path).map_err(Unfit::of)?;
-    let shape = switchyard_kernel::map_shape(map.as_fd());
-    shape.map(drop).map_err(Unfit::of)
 }

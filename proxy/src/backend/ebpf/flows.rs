@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use aya::maps::MapData;
+use aya::maps::{MapData, MapError};
+use nix::errno::Errno;
 use switchyard_datapath::layout::{Address, FlowKey, FlowValue, TCP, UDP, flow_flags, map_names};
 
 use super::programs::Loaded;
@@ -24,6 +25,9 @@ const TCP_ESTABLISHED: Duration = Duration::from_secs(24 * 3600);
 const TCP_CLOSE_WAIT: Duration = Duration::from_secs(3600);
 const UNANSWERED_UDP: Duration = Duration::from_secs(30);
 const UDP_STREAM: Duration = Duration::from_secs(120);
+
+/// `BPF_NOEXIST`.
+const ONLY_NEW: u64 = 1;
 
 /// What all entries of a flow say together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,10 +126,27 @@ impl Flows {
         })
     }
 
+    /// Takes over entries that are not there yet. Those there is no room for are lost, as new ones
+    /// would be.
+    pub(super) fn adopt(&mut self, entries: &[(FlowKey, FlowValue)]) -> Result<(), EbpfError> {
+        for (key, value) in entries {
+            match self.map.insert(key, value, ONLY_NEW) {
+                Err(MapError::SyscallError(error)) if is_there_or_full(&error.io_error) => {}
+                other => other.map_err(|error| EbpfError::map(map_names::FLOWS, error))?,
+            }
+        }
+        Ok(())
+    }
+
     fn walk(&self, show: impl FnMut(&FlowKey, &FlowValue)) -> Result<(), EbpfError> {
         switchyard_kernel::entries(self.descriptor.as_fd(), show)
             .map_err(EbpfError::system(format!("reading {}", map_names::FLOWS)))
     }
+}
+
+fn is_there_or_full(error: &std::io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(code, Some(Errno::EEXIST | Errno::E2BIG))
 }
 
 impl Seen {

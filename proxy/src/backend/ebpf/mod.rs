@@ -26,6 +26,7 @@ mod events;
 mod features;
 mod filter;
 mod flows;
+mod former;
 mod housekeeping;
 mod identities;
 #[cfg(test)]
@@ -50,6 +51,7 @@ use std::time::{Duration, Instant};
 
 use self::attach::Attached;
 use self::compile::compile;
+use self::former::Former;
 use self::identities::Identities;
 use self::live::{Live, Step, StepError, fit, need_of, services_after};
 use self::pins::Pins;
@@ -98,6 +100,8 @@ pub struct Ebpf {
     /// A set of the usual size, whose programs were verified while the cluster was listed.
     spare: Option<Live>,
     shared: Option<Shared>,
+    /// What an agent of an earlier schema left, until it is carried over.
+    former: Option<Former>,
     refused: BTreeMap<PlanId, Refusal>,
     has_stale_flows: bool,
     /// A change was given up half way: what the maps hold is not what is noted of them, or the
@@ -160,6 +164,7 @@ impl Ebpf {
                  ECONNREFUSED"
             );
         }
+        let former = Former::find(&paths.bpf_root, &pins)?;
         let spare = Live::load(&pins, USUAL, &features, config.forwarding)?;
         Ok(Self {
             attached: Attached::none(paths.cgroup_root, pins.clone(), features.tcx),
@@ -170,6 +175,7 @@ impl Ebpf {
             live: None,
             spare: Some(spare),
             shared: None,
+            former,
             refused: BTreeMap::new(),
             has_stale_flows: false,
             is_torn: false,
@@ -387,6 +393,7 @@ impl Ebpf {
             Some(shared) => shared,
             none => none.insert(Shared::of(&mut live.loaded)?),
         };
+        shared.carry_over(self.former.as_ref())?;
         // Indexes of an earlier run may be higher than there are Services.
         let needed = needs(Some(&shared.identities));
         if !live.tables.sizes().hold(&needed) {
@@ -414,6 +421,8 @@ impl Ebpf {
         self.is_torn = true;
         self.attached
             .attach(&mut live.loaded, &self.config.devices)?;
+        // What began while the old programs were still there.
+        shared.carry_over(self.former.as_ref())?;
         self.has_stale_flows |= shared.follow_all(&live.programmed);
         self.live = Some(live);
         self.is_torn = false;
@@ -432,6 +441,9 @@ impl Ebpf {
             shared.look_at_all_sockets();
         }
         self.attached.sweep();
+        if let Some(former) = self.former.take() {
+            former.remove();
+        }
         self.has_stale_flows = true;
     }
 

@@ -117,7 +117,7 @@ impl Unfit {
 }
 
 impl Expected {
-    fn is_met_at(&self, path: &Path) -> Result<(), Unfit> {
+    pub(super) fn is_met_at(&self, path: &Path) -> Result<(), Unfit> {
         let map = switchyard_kernel::open_pinned(path).map_err(Unfit::of)?;
         let shape = switchyard_kernel::map_shape(map.as_fd()).map_err(Unfit::of)?;
         let found = Self {

@@ -13,6 +13,7 @@ use switchyard_datapath::layout::{
 };
 
 use super::flows::{Flows, Swept};
+use super::former::Former;
 use super::identities::Identities;
 use super::live::{Programmed, serving};
 use super::programs::Loaded;
@@ -134,6 +135,14 @@ impl Shared {
             let serving = serving.lock().unwrap_or_else(PoisonError::into_inner);
             serving.contains(&endpoint)
         });
+    }
+
+    /// Takes over the flows of an agent of an earlier schema, if there was one.
+    pub(super) fn carry_over(&mut self, former: Option<&Former>) -> Result<(), EbpfError> {
+        match former {
+            Some(former) => former.copy_flows(&mut self.flows),
+            None => Ok(()),
+        }
     }
 
     /// Forgets flows that are over.
