@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -21,6 +21,8 @@ use switchyard_tests::testbed::{
 };
 
 const CLUSTERS: usize = 8;
+/// Where the proxy tells its mode.
+const METRICS: &str = "127.0.0.1:10249";
 const ENDPOINTS: [(&str, &str); 4] = [
     ("10.244.1.11", "node1"),
     ("10.244.1.12", "node1"),
@@ -569,6 +571,9 @@ fn run(backend: Backend, seed: u64) -> Result<()> {
     let manifests = Manifests::create(bed.work_dir(), "generated")?;
     manifests.replace(&node_objects())?;
     let proxy = Proxy::start(&bed, backend.options(&bed, manifests.dir())?)?;
+    // None that took its place.
+    let mode = bed.http_get(Place::Node1, METRICS.parse()?, "/proxyMode")?;
+    ensure!(mode.body.trim() == backend.mode, "it runs in {}", mode.body);
     let config = Config {
         rng_seed: RngSeed::Fixed(seed),
         ..Config::default()
