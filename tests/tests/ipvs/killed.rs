@@ -14,7 +14,7 @@ use super::stage::{ENDPOINTS, POLL, SOON, Stage, VIP, service};
 /// Follows a proxy, and ends it in place of a message to netlink.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kernel-steps");
 /// How many of the messages it is killed at, spread over all of them.
-const KILLS: usize = 4;
+const KILLS: usize = 3;
 /// Nothing comes between two syncs but the next start.
 const NO_PERIOD: &str = "--ipvs-sync-period=1h";
 
@@ -116,11 +116,11 @@ fn killed_at_any_message_the_next_start_makes_it_right() -> Result<()> {
         right.insert(0, standing(&stage)?);
     }
     println!("{messages:?} messages from one cluster to the other and back");
-    let mut at = 1;
+    let mut at = 0;
     for kill in 0..KILLS {
         let number = (kill + 1) % 2;
         stage.put(&cluster(number)?)?;
-        at = 1 + kill * messages[number] / KILLS;
+        at = (kill + 1) * messages[number] / (KILLS + 1);
         let made = run_until_killed(&stage, Some(at))?;
         ensure!(made == at, "not killed at message {at}, but after {made}");
         let proxy = stage.start(Backend::IPVS, &[NO_PERIOD])?;

@@ -43,7 +43,7 @@ const IGNORED: [&str; 3] = ["--ignored", "--nocapture", "--test-threads=1"];
 /// The program that tests of IPVS look at it with, and its package.
 const IPVS_TOOL: &str = "ipvsadm";
 /// A guest's end, in seconds; none takes half of it on two idle processors.
-const GUEST_SECONDS: u32 = 240;
+const GUEST_SECONDS: u32 = 300;
 /// The guests' memory, in MiB: their files are in it, unstripped programs among them.
 const GUEST_MEMORY_MIB: u32 = 2048;
 /// The program that runs now: its file may have been replaced by the build that went before.
