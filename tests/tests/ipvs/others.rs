@@ -117,6 +117,46 @@ fn a_used_set_of_another_kind_is_made_anew_unless_others_use_it() -> Result<()> 
     Ok(())
 }
 
+/// The kernel counts the services of all network namespaces where it goes on with a list.
+#[test]
+#[ignore = "needs a kernel with IPVS; run by hand"]
+fn what_other_namespaces_change_refuses_nothing() -> Result<()> {
+    const SERVICES: usize = 250;
+    const ROUNDS: usize = 40;
+    let stage = Stage::new()?;
+    let mut services = Vec::new();
+    for number in 0..SERVICES {
+        let mut filler = service(&ENDPOINTS[..1])?;
+        filler.cluster_ip = Some(format!("10.96.{}.{}", 1 + number / 90, 1 + number % 90));
+        services.push(filler);
+    }
+    services.retain(|filler| filler.cluster_ip.as_deref() != Some("10.96.6.1"));
+    services.push(service(&ENDPOINTS)?);
+    stage.put(&services)?;
+    let proxy = stage.start(Backend::IPVS, &[EACH_SECOND, "-v=4"])?;
+    let mut lines = String::new();
+    for verb in ["-A", "-D"] {
+        for number in 1..200 {
+            lines += &format!("{verb} -t 10.99.0.{number}:80\n");
+        }
+    }
+    let restore = ["ipvsadm", "--restore"];
+    for _ in 0..ROUNDS {
+        stage
+            .bed
+            .run(Place::Pod22, &restore, &lines)?
+            .success("ipvsadm")?;
+    }
+    let log = proxy.log();
+    let times = log.matches("looked at by themselves").count();
+    println!("services were not as they had been listed {times} times");
+    ensure!(
+        !log.contains("already") && !log.contains("there is no virtual"),
+        "{log}"
+    );
+    stage.wait_answered(Place::Pod12, VIP, ENDPOINTS[0])
+}
+
 /// Puts a set of another kind under the name of one of ours, with all rules that use it, and
 /// another one that does.
 fn change_kind(stage: &Stage, proxy: &Proxy, another: &str) -> Result<()> {

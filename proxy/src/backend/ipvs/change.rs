@@ -54,6 +54,11 @@ impl Ipvs {
             return Ok(());
         }
         let changes = self.look_again(&otherwise, &services.wanted)?;
+        tracing::debug!(
+            services = otherwise.len(),
+            changes = changes.len(),
+            "virtual services were not as the kernel had listed them: looked at by themselves"
+        );
         let failures = self.kernel.apply(&changes)?;
         self.blame(&changes, failures, &services.owners, &BTreeSet::new());
         Ok(())
