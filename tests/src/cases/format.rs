@@ -174,7 +174,7 @@ impl BackendWord {
     /// Whether it stands for this backend.
     pub fn is(self, backend: Backend) -> bool {
         let word = match backend.tool {
-            _ if backend == Backend::IPVS => Self::Ipvs,
+            _ if backend.is_ipvs() => Self::Ipvs,
             Some(IptablesTool::Nft) => Self::Nft,
             Some(IptablesTool::Legacy) => Self::Legacy,
             None => Self::Ebpf,
