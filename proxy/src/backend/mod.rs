@@ -5,6 +5,7 @@
 pub mod ebpf;
 pub mod iptables;
 pub mod ipvs;
+pub mod nftables;
 mod rules;
 pub mod xtables;
 
