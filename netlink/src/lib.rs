@@ -18,6 +18,7 @@ pub mod nfacct;
 mod nfnl;
 pub mod nft_generation;
 pub mod nft_rules;
+pub mod nftables;
 mod protocol;
 pub mod sock_diag;
 mod transport;
