@@ -55,7 +55,12 @@ pub(super) const BASES: [Base; 8] = {
         }
     }
     [
-        base("filter-prerouting-pre-dnat", Filter, Prerouting, BEFORE_TRANSLATION),
+        base(
+            "filter-prerouting-pre-dnat",
+            Filter,
+            Prerouting,
+            BEFORE_TRANSLATION,
+        ),
         base("filter-output-pre-dnat", Filter, Output, BEFORE_TRANSLATION),
         base("filter-input", Filter, Input, FILTER),
         base("filter-forward", Filter, Forward, FILTER),
@@ -114,8 +119,7 @@ pub(super) fn chains(config: &Config) -> Vec<Chain> {
 
 /// What `nft list` shows with a chain.
 pub(super) fn chain_comment(chain: &str) -> Option<&'static str> {
-    (chain == names::REJECT)
-        .then_some("helper for @no-endpoint-services / @no-endpoint-nodeports")
+    (chain == names::REJECT).then_some("helper for @no-endpoint-services / @no-endpoint-nodeports")
 }
 
 /// Elements that are there whatever the Services.
@@ -206,7 +210,8 @@ fn cluster_ips_check(config: &Config) -> Vec<Rule> {
         Statement::DestinationIn(Shared::ClusterIps),
         Statement::Reject,
     ]);
-    let mut rules = vec![unknown_port.with_comment("Reject traffic to invalid ports of ClusterIPs")];
+    let mut rules =
+        vec![unknown_port.with_comment("Reject traffic to invalid ports of ClusterIPs")];
     rules.extend(config.service_cidrs.iter().map(|network| {
         Rule::new([Statement::Destination(true, *network), Statement::Drop])
             .with_comment("Drop traffic to unallocated ClusterIPs")

@@ -185,6 +185,11 @@ impl Shared {
         Self::ALL.into_iter().find(|shared| shared.name() == name)
     }
 
+    /// Whether several Service ports may want the same element.
+    pub(super) const fn is_held_by_many(self) -> bool {
+        matches!(self, Self::ClusterIps | Self::HairpinConnections)
+    }
+
     /// Whether its keys are protocols and ports alone.
     pub(super) const fn is_by_port(self) -> bool {
         matches!(self, Self::NoEndpointNodePorts | Self::ServiceNodePorts)

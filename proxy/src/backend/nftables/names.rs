@@ -107,7 +107,10 @@ fn hashed(base: &str) -> String {
 
 /// Whether a chain of this name belongs to a single Service port.
 pub(super) fn is_per_service(chain: &str) -> bool {
-    chain != FIREWALL_CHECK && CHAIN_PREFIXES.iter().any(|prefix| chain.starts_with(prefix))
+    chain != FIREWALL_CHECK
+        && CHAIN_PREFIXES
+            .iter()
+            .any(|prefix| chain.starts_with(prefix))
         && chain != SERVICE_ENDPOINTS_CHECK
 }
 
@@ -136,8 +139,7 @@ mod tests {
     fn names_are_the_reference_s() {
         let svc1 = names("ns1", "svc1", "p80");
         assert_eq!(&*svc1.cluster(), "service-ULMVA6XW-ns1/svc1/tcp/p80");
-        let (chain, set) =
-            names("ns5", "svc5", "p80").endpoint("10.180.0.3:80".parse().unwrap());
+        let (chain, set) = names("ns5", "svc5", "p80").endpoint("10.180.0.3:80".parse().unwrap());
         assert_eq!(&*chain, "endpoint-GTK6MW7G-ns5/svc5/tcp/p80__10.180.0.3/80");
         assert_eq!(&*set, "affinity-GTK6MW7G-ns5/svc5/tcp/p80__10.180.0.3/80");
         let (v6, _) = svc1.endpoint("[fd00::1]:80".parse().unwrap());

@@ -269,9 +269,7 @@ impl Kernel {
             Statement::InterfacePrefix(is, prefix) => {
                 interface.is_some_and(|name| name.starts_with(prefix)) == *is
             }
-            Statement::DestinationIn(set) => {
-                self.elements.contains_key(&(*set, Key::Address(to)))
-            }
+            Statement::DestinationIn(set) => self.elements.contains_key(&(*set, Key::Address(to))),
             Statement::IsHairpin => {
                 let key = Key::Hairpin(to, walker.protocol, walker.destination.port());
                 walker.source == to
