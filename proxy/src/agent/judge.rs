@@ -15,6 +15,9 @@ use crate::backend::{BackendError, Report, Written};
 use crate::health::Moment;
 use crate::metrics::{Amount, Table};
 
+/// Repairs of what somebody else does are said this often at most; all are counted.
+const REPAIR_NOTICE: Duration = Duration::from_secs(60);
+
 /// What there is to say of a sync.
 struct Line<'a> {
     family: &'a str,
@@ -118,7 +121,15 @@ impl Agent {
             for family in outcome.families.iter().copied() {
                 self.metrics.reconcile_repairs.add(family, count);
             }
-            line.repair();
+            // A second program that keeps writing would fill the log.
+            let now = Instant::now();
+            let said = self.repair_said.is_some_and(|at| now < at + REPAIR_NOTICE);
+            if said {
+                tracing::debug!(family = line.family, repaired = count, "repaired again");
+            } else {
+                self.repair_said = Some(now);
+                line.repair();
+            }
         }
     }
 

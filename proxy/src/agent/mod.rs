@@ -94,6 +94,8 @@ struct Agent {
     refused_failures: u32,
     retry_refused_at: Option<Instant>,
     last_audit: Instant,
+    /// When a repair was last said.
+    repair_said: Option<Instant>,
     /// Changes of endpoints before this do not count for the programming latency.
     started_unix_ns: i64,
     announced_sync: bool,

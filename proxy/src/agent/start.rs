@@ -203,6 +203,7 @@ impl Agent {
             refused_failures: 0,
             retry_refused_at: None,
             last_audit: Instant::now(),
+            repair_said: None,
             started_unix_ns: unix_ns(),
             announced_sync: false,
             adopted: HashSet::new(),

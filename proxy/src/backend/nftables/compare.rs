@@ -264,5 +264,6 @@ fn is_alike(there: &Set, wanted: &Set) -> bool {
         && there.intervals == wanted.intervals
         && there.dynamic == wanted.dynamic
         && there.constant == wanted.constant
+        && there.elements_max == wanted.elements_max
         && vanish(there) == vanish(wanted)
 }

@@ -11,6 +11,11 @@ use super::form::{Chain, Element, Fragment, Key, Rule, ServiceKey, Shared, State
 use super::names::{self, ServiceNames};
 use crate::plan::{Frontend, ServicePlan, Target};
 
+/// Endpoints that a chain names itself, one rule each, of which half are looked at on average. A
+/// map costs a packet as much as four, and each endpoint in it less to write; but `nft list`
+/// shows rules as operators know them.
+const RULES_MAX: usize = 4;
+
 /// The chains and elements of one plan.
 pub(super) fn compile(plan: &ServicePlan, config: &Config) -> Fragment {
     let mut compiler = Compiler {
@@ -143,24 +148,25 @@ impl Compiler<'_> {
             return self.stick(targets);
         }
         let service = self.plan.cluster_ip().map(|vip| self.service_key(vip));
-        match (targets, service) {
-            ([only], _) => vec![self.translate(*only)],
-            (targets, Some(service)) => {
+        match service {
+            Some(service) if targets.len() > RULES_MAX => {
                 for (number, target) in (0_u32..).zip(targets) {
                     let key = Key::Endpoint(service, number);
                     self.element(map, key, Value::To(target.socket()));
                 }
-                vec![Rule::new([
+                let rule = Rule::new([
                     Statement::Protocol(self.plan.id.protocol),
                     Statement::TranslateByMap {
                         map,
                         service,
                         count: u32::try_from(targets.len()).unwrap_or(u32::MAX),
                     },
-                ])]
+                ]);
+                // nft shows constants in a key as mere numbers.
+                vec![rule.with_comment(format!("@{} {service}", map.name()))]
             }
-            // An older Service has its ClusterIP, so nothing stands for it in a map.
-            (targets, None) => by_chance(targets, |target| self.translate(*target).statements),
+            // Few, or an older Service has its ClusterIP, so nothing stands for it in a map.
+            _ => by_chance(targets, |target| self.translate(*target).statements),
         }
     }
 
@@ -241,7 +247,18 @@ impl Compiler<'_> {
     }
 
     fn element(&mut self, set: Shared, key: Key, value: Value) {
-        self.fragment.elements.push(Element { set, key, value });
+        let comment = match set {
+            Shared::NoEndpointServices | Shared::NoEndpointNodePorts => {
+                Some(Arc::from(self.plan.id.to_string()))
+            }
+            _ => None,
+        };
+        self.fragment.elements.push(Element {
+            set,
+            key,
+            value,
+            comment,
+        });
     }
 }
 

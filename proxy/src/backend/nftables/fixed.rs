@@ -131,6 +131,7 @@ pub(super) fn elements(config: &Config) -> Vec<Element> {
             set: Shared::NodePortIps,
             key: Key::Address(*address),
             value: Value::None,
+            comment: None,
         })
         .collect()
 }

@@ -83,7 +83,7 @@ pub(super) struct ServiceKey {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(super) struct Rule {
     pub(super) statements: Vec<Statement>,
-    pub(super) comment: Option<&'static str>,
+    pub(super) comment: Option<Arc<str>>,
 }
 
 impl Rule {
@@ -94,8 +94,8 @@ impl Rule {
         }
     }
 
-    pub(super) const fn with_comment(mut self, comment: &'static str) -> Self {
-        self.comment = Some(comment);
+    pub(super) fn with_comment(mut self, comment: impl Into<Arc<str>>) -> Self {
+        self.comment = Some(comment.into());
         self
     }
 }
@@ -126,9 +126,9 @@ pub(super) enum Shared {
     ServiceIps,
     /// Node ports, to their chains.
     ServiceNodePorts,
-    /// Endpoints of Services that have more than one.
+    /// Endpoints of Services that have many.
     ServiceEndpoints,
-    /// Endpoints on this node, of Services that have more than one there.
+    /// Endpoints on this node, of Services that have many there.
     LocalEndpoints,
 }
 
@@ -230,6 +230,8 @@ pub(super) struct Element {
     pub(super) set: Shared,
     pub(super) key: Key,
     pub(super) value: Value,
+    /// What `nft list` shows with it.
+    pub(super) comment: Option<Arc<str>>,
 }
 
 /// Everything in the kernel that is one plan's.

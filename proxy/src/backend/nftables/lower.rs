@@ -35,7 +35,7 @@ pub(super) fn rule(chain: &Arc<str>, rule: &Rule, family: Family) -> nft::Rule {
     nft::Rule {
         chain: Arc::clone(chain),
         expressions,
-        comment: rule.comment.map(Arc::from),
+        comment: rule.comment.clone(),
     }
 }
 
@@ -134,7 +134,10 @@ pub(super) fn element(element: &Element) -> nft::Element {
             Field::Port(to.port()),
         ]))),
     };
-    nft::Element::of(nft::Key::One(key(&element.key)), value)
+    nft::Element {
+        comment: element.comment.clone(),
+        ..nft::Element::of(nft::Key::One(key(&element.key)), value)
+    }
 }
 
 /// The key of an element.

@@ -114,11 +114,6 @@ pub(super) fn is_per_service(chain: &str) -> bool {
         && chain != SERVICE_ENDPOINTS_CHECK
 }
 
-/// Whether a set of this name belongs to a single endpoint.
-pub(super) fn is_affinity(set: &str) -> bool {
-    set.starts_with(AFFINITY_PREFIX)
-}
-
 #[cfg(test)]
 mod tests {
     use switchyard_cluster::object::{IpFamily, ObjectName, Protocol};

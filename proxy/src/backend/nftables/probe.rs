@@ -74,6 +74,7 @@ fn try_all(kernel: &mut Nftables, table: &TableId, config: &Config) -> Result<Fe
         set: Shared::ServiceIps,
         key: Key::Vip(key(config)),
         value: Value::Goto(Arc::clone(&last.name)),
+        comment: None,
     };
     let goal = Arc::clone(&last.name);
     chains.push(last);

@@ -12,7 +12,7 @@ impl fmt::Display for Rule {
             }
             write!(f, "{statement}")?;
         }
-        if let Some(comment) = self.comment {
+        if let Some(comment) = &self.comment {
             write!(f, " comment \"{comment}\"")?;
         }
         Ok(())
