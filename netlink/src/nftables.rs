@@ -82,8 +82,12 @@ pub use table::{BaseChain, Chain, ChainKind, Hook, Policy, Table, TableFamily, T
 pub use userdata::COMMENT_BYTES_MAX;
 pub use verdict::{Value, Verdict};
 
+use std::time::Duration;
+
+use crate::error::NetlinkError;
 use crate::nfnl::Answer;
 use crate::nft_generation::{self, Generation};
+use crate::writer::Writer;
 use batch::Batch;
 use list::{Elements, Lister, Listing};
 use numbers::{element as element_kind, message, rule};
@@ -91,6 +95,10 @@ use numbers::{element as element_kind, message, rule};
 /// Most bytes of one transaction. The kernel takes it as one message and so holds it in one
 /// piece; it would take almost 2 GiB.
 pub const TRANSACTION_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Pauses between listings of a hash table that the kernel is moving to a larger one.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(640);
 
 /// Changes and lists the tables of the network namespace it was opened in.
 #[derive(Debug)]
@@ -103,8 +111,10 @@ pub struct Nftables {
 pub struct Applied {
     /// How many bytes were sent.
     pub bytes: usize,
-    /// The generation that it made, where the kernel said. Whoever reads another one later
+    /// The generation that it made. Whoever reads another one later
     /// ([`nft_generation::GenerationReader`]) knows that somebody else changed something since.
+    /// `None` if the first change deletes a table or all of a chain's rules or a set's elements,
+    /// or if nothing was to be done.
     pub generation: Option<Generation>,
 }
 
@@ -119,7 +129,7 @@ impl Nftables {
         })
     }
 
-    /// Makes all changes to a table, or none, in one step. Takes
+    /// Makes all changes to a table, or none, in one step; no changes are none sent. Takes
     /// [`TRANSACTION_BYTES_MAX`] bytes at most; [`split`] helps with more.
     ///
     /// # Errors
@@ -140,16 +150,16 @@ impl Nftables {
         changes: &[Change],
         expected: Option<Generation>,
     ) -> Result<Applied, NftError> {
-        if changes.is_empty() {
+        let socket = &mut self.lister.socket;
+        let batch = Batch::of(table, changes, expected, |count| {
+            socket.take_sequences(count)
+        });
+        if batch.messages.is_empty() {
             return Ok(Applied {
                 bytes: 0,
                 generation: None,
             });
         }
-        let socket = &mut self.lister.socket;
-        let batch = Batch::of(table, changes, expected, |count| {
-            socket.take_sequences(count)
-        });
         let bytes = batch.writer.len();
         let too_large = || NftError::TooLarge {
             table: table.to_string(),
@@ -211,7 +221,7 @@ impl Nftables {
             chains.extend(list::read_chain(bytes, &table.name)?);
             Ok(())
         };
-        let name = |writer: &mut crate::writer::Writer| writer.text(rule::TABLE, &table.name);
+        let name = |writer: &mut Writer| writer.text(rule::TABLE, &table.name);
         Ok(self.lister.list(&listing, name, Vec::new, read)?)
     }
 
@@ -225,7 +235,7 @@ impl Nftables {
         chain: Option<&str>,
     ) -> Result<Vec<Listed<Rule>>, NftError> {
         let listing = listing(message::GET_RULE, table, "rules");
-        let names = |writer: &mut crate::writer::Writer| {
+        let names = |writer: &mut Writer| {
             writer.text(rule::TABLE, &table.name);
             if let Some(chain) = chain {
                 writer.text(rule::CHAIN, chain);
@@ -249,7 +259,7 @@ impl Nftables {
             sets.extend(list::read_set(bytes, &table.name)?);
             Ok(())
         };
-        let name = |writer: &mut crate::writer::Writer| writer.text(rule::TABLE, &table.name);
+        let name = |writer: &mut Writer| writer.text(rule::TABLE, &table.name);
         Ok(self.lister.list(&listing, name, Vec::new, read)?)
     }
 
@@ -266,18 +276,25 @@ impl Nftables {
                 set.name
             ),
         };
-        let names = |writer: &mut crate::writer::Writer| {
-            writer.text(element_kind::LIST_TABLE, &table.name);
-            writer.text(element_kind::LIST_SET, &set.name);
-        };
-        let read = self
-            .lister
-            .list(&listing, names, Elements::default, list::read_elements)?;
-        Ok(if set.intervals && set.key.len() == 1 {
-            element::join_ranges(read.elements, read.ends)
-        } else {
-            read.elements
-        })
+        let mut pause = Some(PAUSE_MIN);
+        loop {
+            let names = |writer: &mut Writer| {
+                writer.text(element_kind::LIST_TABLE, &table.name);
+                writer.text(element_kind::LIST_SET, &set.name);
+            };
+            let read = self
+                .lister
+                .list(&listing, names, Elements::default, list::read_elements)?;
+            if !read.has_repetitions() {
+                return Ok(read.joined(set));
+            }
+            let Some(now) = pause.take() else {
+                let request = listing.request;
+                return Err(NetlinkError::Interrupted { request }.into());
+            };
+            std::thread::sleep(now);
+            pause = Some(now * 2).filter(|next| *next <= PAUSE_MAX);
+        }
     }
 }
 

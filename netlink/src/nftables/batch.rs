@@ -60,6 +60,11 @@ impl Batch {
         if let Some(message) = messages.last() {
             writer.add_flags(message.start, NLM_F_ACK);
         }
+        // The kernel looks at the first message alone for whether the notice of the new
+        // generation goes to us, too; notices of what that message did come with it.
+        if let (Some(message), true) = (messages.first(), changes.first().is_some_and(is_small)) {
+            writer.add_flags(message.start, NLM_F_ECHO);
+        }
         let end = last.saturating_add(1);
         writer.batch_message(BATCH_END, NLM_F_REQUEST, end, SUBSYSTEM, |_| {});
         Self {
@@ -79,17 +84,23 @@ impl Batch {
     }
 }
 
-/// Asks for the generation that the transaction makes: the notice of it goes to us, too.
 fn write_begin(writer: &mut Writer, expected: Option<Generation>) {
-    let flags = NLM_F_REQUEST | NLM_F_ECHO;
-    writer.batch_message(BATCH_BEGIN, flags, 0, SUBSYSTEM, |writer| {
+    writer.batch_message(BATCH_BEGIN, NLM_F_REQUEST, 0, SUBSYSTEM, |writer| {
         if let Some(Generation(id)) = expected {
             writer.u32_be(BATCH_GENERATION, id);
         }
     });
 }
 
-/// One message, or as many as its elements need.
+/// Whether what a change does can be told in about as much as the change itself takes.
+const fn is_small(change: &Change) -> bool {
+    !matches!(
+        change,
+        Change::DeleteTable | Change::FlushChain(_) | Change::FlushSet(_)
+    )
+}
+
+/// One message, or as many as its elements need; none for no elements.
 fn write_change(
     writer: &mut Writer,
     table: &TableId,
@@ -107,6 +118,9 @@ fn write_change(
     };
     let id = u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1);
     let elements = change.elements();
+    if elements.is_empty() && change.is_of_elements() {
+        return; // without elements, a message that deletes some would delete all
+    }
     let mut first_element = 0;
     loop {
         messages.push(Message {
@@ -209,7 +223,7 @@ mod tests {
     fn a_transaction_as_bytes() {
         let batch = Batch::of(&table(), &flushes(1), Some(Generation(258)), |_| 7);
         let expected = [
-            28, 0, 0, 0, 16, 0, 9, 0, 7, 0, 0, 0, 0, 0, 0, 0, // begin, echoed
+            28, 0, 0, 0, 16, 0, 1, 0, 7, 0, 0, 0, 0, 0, 0, 0, // begin
             0, 0, 0, 10, 8, 0, 1, 0, 0, 0, 1, 2, // of nf_tables, generation 258
             36, 0, 0, 0, 8, 10, 5, 0, 8, 0, 0, 0, 0, 0, 0, 0, // acknowledged
             2, 0, 0, 0, 6, 0, 1, 0, b't', 0, 0, 0, 6, 0, 2, 0, b'c', 0, 0, 0, //
@@ -234,6 +248,16 @@ mod tests {
         let firsts: Vec<_> = batch.messages.iter().map(|one| one.first_element).collect();
         assert_eq!(firsts, [0, 4062, 8124]);
         assert!(batch.messages.iter().all(|message| message.change == 0));
+    }
+
+    #[test]
+    fn no_elements_are_no_message() {
+        let (set, elements) = ("s".into(), Vec::new());
+        let change = Change::DeleteElements { set, elements };
+        let batch = Batch::of(&table(), &[change], None, |_| 1);
+        assert_eq!(batch.messages.len(), 0);
+        let batch = Batch::of(&table(), &[Change::FlushSet("s".into())], None, |_| 1);
+        assert_eq!(batch.messages.len(), 1);
     }
 
     #[test]

@@ -179,7 +179,8 @@ impl FieldType {
         }
     }
 
-    /// Whether its bytes are in the order of the machine rather than of the network.
+    /// Whether nft takes its bytes to be in the order of the machine rather than of the
+    /// network. It counts names among the former, and would show them from behind.
     pub(super) const fn is_host_order(self) -> bool {
         matches!(
             self,
@@ -188,6 +189,7 @@ impl FieldType {
                 | Self::InterfaceIndex
                 | Self::ConnectionState
                 | Self::AddressType
+                | Self::InterfaceName
         )
     }
 }
