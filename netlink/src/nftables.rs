@@ -61,6 +61,8 @@ mod expression;
 pub(crate) mod list;
 pub(crate) mod numbers;
 mod place;
+#[cfg(test)]
+mod properties;
 mod set;
 mod table;
 mod userdata;
@@ -88,7 +90,7 @@ use crate::error::NetlinkError;
 use crate::nfnl::Answer;
 use crate::nft_generation::{self, Generation};
 use crate::writer::Writer;
-use batch::Batch;
+use batch::{Batch, Terms};
 use list::{Elements, Lister, Listing};
 use numbers::{element as element_kind, message, rule};
 
@@ -150,10 +152,36 @@ impl Nftables {
         changes: &[Change],
         expected: Option<Generation>,
     ) -> Result<Applied, NftError> {
+        let only_check = false;
+        let terms = Terms {
+            expected,
+            only_check,
+        };
+        self.send(table, changes, terms)
+    }
+
+    /// Lets the kernel look whether it would make these changes, and makes none: tells
+    /// whether a kernel knows all that is used, for one.
+    ///
+    /// # Errors
+    /// As [`Self::apply`]. Some refusals come only with the changes themselves: of memory,
+    /// and of chains that make a hook too deep.
+    pub fn check(&mut self, table: &TableId, changes: &[Change]) -> Result<(), NftError> {
+        let terms = Terms {
+            expected: None,
+            only_check: true,
+        };
+        self.send(table, changes, terms).map(|_| ())
+    }
+
+    fn send(
+        &mut self,
+        table: &TableId,
+        changes: &[Change],
+        terms: Terms,
+    ) -> Result<Applied, NftError> {
         let socket = &mut self.lister.socket;
-        let batch = Batch::of(table, changes, expected, |count| {
-            socket.take_sequences(count)
-        });
+        let batch = Batch::of(table, changes, terms, |count| socket.take_sequences(count));
         if batch.messages.is_empty() {
             return Ok(Applied {
                 bytes: 0,

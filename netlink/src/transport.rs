@@ -35,7 +35,7 @@ pub(crate) struct Span {
 }
 
 /// One of the kernel's answers.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer<'a> {
     /// A message of the protocol: its type and what follows `struct nlmsghdr`.
     Message { kind: u16, payload: &'a [u8] },

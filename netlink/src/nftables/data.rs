@@ -33,11 +33,12 @@ impl Register {
 
     /// `enum nft_registers`, the way nft and the kernel say it: every fourth word as one of
     /// the four registers of 128 bits.
-    pub(super) const fn code(self) -> u32 {
-        if self.0.is_multiple_of(4) && self.0 < 16 {
-            NFT_REG_1 + (self.0 / 4) as u32
+    pub(super) fn code(self) -> u32 {
+        let word = u32::from(self.0);
+        if word.is_multiple_of(4) && word < 16 {
+            NFT_REG_1 + word / 4
         } else {
-            NFT_REG32_00 + self.0 as u32
+            NFT_REG32_00 + word
         }
     }
 

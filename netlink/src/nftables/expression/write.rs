@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::numbers::{LIST_ELEM, rule};
+use super::super::numbers::{LIST_ELEM, bits, rule};
 use super::super::verdict::write_data;
 use super::{Expression, FibFlags, Find, LogTarget, NatFlags, Rejection};
 use crate::writer::Writer;
@@ -14,6 +14,12 @@ pub(super) const LOOKUP_INVERTED: u32 = 1;
 pub(super) const NAT_RANDOM: u32 = 1 << 2;
 pub(super) const NAT_PERSISTENT: u32 = 1 << 3;
 pub(super) const NAT_FULLY_RANDOM: u32 = 1 << 4;
+pub(super) const FIB_SOURCE: u32 = 1;
+pub(super) const FIB_DESTINATION: u32 = 1 << 1;
+pub(super) const FIB_MARK: u32 = 1 << 2;
+pub(super) const FIB_INCOMING: u32 = 1 << 3;
+pub(super) const FIB_OUTGOING: u32 = 1 << 4;
+pub(super) const FIB_PRESENT: u32 = 1 << 5;
 
 impl Expression {
     /// Its name in the kernel.
@@ -262,24 +268,24 @@ pub(in super::super) fn milliseconds(duration: Duration) -> u64 {
 }
 
 impl NatFlags {
-    const fn bits(self) -> u32 {
-        (if self.random { NAT_RANDOM } else { 0 })
-            | (if self.persistent { NAT_PERSISTENT } else { 0 })
-            | (if self.fully_random {
-                NAT_FULLY_RANDOM
-            } else {
-                0
-            })
+    fn bits(self) -> u32 {
+        bits([
+            (self.random, NAT_RANDOM),
+            (self.persistent, NAT_PERSISTENT),
+            (self.fully_random, NAT_FULLY_RANDOM),
+        ])
     }
 }
 
 impl FibFlags {
-    pub(super) const fn bits(self) -> u32 {
-        (self.source as u32)
-            | (self.destination as u32) << 1
-            | (self.mark as u32) << 2
-            | (self.incoming_interface as u32) << 3
-            | (self.outgoing_interface as u32) << 4
-            | (self.present as u32) << 5
+    pub(super) fn bits(self) -> u32 {
+        bits([
+            (self.source, FIB_SOURCE),
+            (self.destination, FIB_DESTINATION),
+            (self.mark, FIB_MARK),
+            (self.incoming_interface, FIB_INCOMING),
+            (self.outgoing_interface, FIB_OUTGOING),
+            (self.present, FIB_PRESENT),
+        ])
     }
 }

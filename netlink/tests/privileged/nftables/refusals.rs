@@ -159,6 +159,22 @@ fn a_refusal_names_change_place_and_reason() {
 }
 
 #[test]
+fn a_check_finds_what_would_be_refused_and_changes_nothing() {
+    in_own_network(|| {
+        let mut nftables = Nftables::open().unwrap();
+        prepare(&mut nftables);
+        let before = run("nft -a list ruleset");
+        nftables.check(&table(), &[chain("fine")]).unwrap();
+        nftables.check(&table(), &[Change::DeleteTable]).unwrap();
+        let changes = [chain("fine"), Change::DeleteChain("absent".into())];
+        let error = nftables.check(&table(), &changes).unwrap_err();
+        assert_eq!(error.code(), Some(ENOENT));
+        assert_eq!(run("nft -a list ruleset"), before);
+        nftables.apply(&table(), &changes[..1]).unwrap();
+    });
+}
+
+#[test]
 fn all_that_is_refused_is_told_and_in_words() {
     in_own_network(|| {
         let mut nftables = Nftables::open().unwrap();

@@ -226,7 +226,7 @@ fn fifty_thousand_services_in_one_transaction() {
 #[ignore = "takes gigabytes; prints how large a transaction may be"]
 fn the_largest_transaction() {
     in_own_network(|| {
-        for services in [400_000, 800_000] {
+        for services in [100_000, 450_000] {
             measure(&format!("{services} Services"), &by_chains(services));
         }
     });
