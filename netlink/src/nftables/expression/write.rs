@@ -107,10 +107,7 @@ impl Expression {
                 xor,
             } => {
                 let length = u32::try_from(mask.bytes().len()).unwrap_or(u32::MAX);
-                numbers(
-                    writer,
-                    &[(1, from.code()), (2, to.code()), (6, 0), (3, length)],
-                );
+                numbers(writer, &[(1, from.code()), (2, to.code()), (3, length)]);
                 write_data(writer, 4, mask);
                 write_data(writer, 5, xor);
             }
@@ -188,7 +185,7 @@ impl Expression {
             }
             Self::Fib { result, flags, to } => numbers(
                 writer,
-                &[(1, to.code()), (2, result.number()), (3, flags.bits())],
+                &[(3, flags.bits()), (2, result.number()), (1, to.code())],
             ),
             Self::Update {
                 set,
@@ -229,12 +226,14 @@ impl Expression {
 fn write_lookup(writer: &mut Writer, set: &str, key: u32, find: Find) {
     writer.u32_be(2, key);
     match find {
-        Find::Present => {}
-        Find::Absent => writer.u32_be(5, LOOKUP_INVERTED),
+        Find::Present | Find::Absent => {}
         Find::Value(register) => writer.u32_be(3, register.code()),
         Find::Verdict => writer.u32_be(3, REGISTER_VERDICT),
     }
     writer.text(1, set);
+    if find == Find::Absent {
+        writer.u32_be(5, LOOKUP_INVERTED);
+    }
 }
 
 fn write_rejection(writer: &mut Writer, rejection: Rejection) {
