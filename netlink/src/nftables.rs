@@ -2,10 +2,18 @@
 //! without any text.
 //!
 //! Source: `linux/netfilter/nf_tables.h`, nfnetlink subsystem 10. Needs CAP_NET_ADMIN in the
-//! network namespace. What a proxy of Services needs is in Linux 5.13 and later; where
-//! something is newer than Linux 4.1, its documentation says so. Types of fields and comments
-//! are kept the way nft keeps them, so that `nft list ruleset` shows everything as if nft had
-//! made it.
+//! network namespace. Types of fields and comments are kept the way nft keeps them, so that
+//! `nft list ruleset` shows everything as if nft had made it.
+//!
+//! Linux 5.13 and later know all of it, which is what kube-proxy needs, too. What is newer than
+//! 4.18 says so where it is documented; an earlier kernel refuses such a change, mostly with
+//! `EINVAL` or `EOPNOTSUPP`, or leaves a comment out. [`Nftables::check`] asks a kernel.
+//!
+//! A transaction takes time and memory by its bytes, about 90 ms for each MB (Linux 6.18):
+//! 50,000 chains with 150,000 rules and a verdict map to them are 56 MB and 5 s, one map of
+//! 150,000 endpoints is 6.6 MB and 0.6 s. What the kernel finds by going through all of its like
+//! costs the square: the sets of one table, anonymous ones above all (4,000 took 1.5 s, 2,000 a
+//! quarter of it), and elements and rules while they are listed (150,000 elements: 3 s).
 //!
 //! ```no_run
 //! use switchyard_netlink::Family;
@@ -94,8 +102,9 @@ use batch::{Batch, Terms};
 use list::{Elements, Lister, Listing};
 use numbers::{element as element_kind, message, rule};
 
-/// Most bytes of one transaction. The kernel takes it as one message and so holds it in one
-/// piece; it would take almost 2 GiB.
+/// Most bytes of one transaction. The kernel takes it in one piece, which the send buffer must
+/// have room for (`SO_SNDBUFFORCE`, almost 2 GiB at most), and needs several times as much
+/// memory until it is made. One of 502 MB was made in 37 s.
 pub const TRANSACTION_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// Pauses between listings of a hash table that the kernel is moving to a larger one.

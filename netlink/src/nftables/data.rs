@@ -144,8 +144,8 @@ numbered! {
     /// What a field of a set's key or value is. The kernel only keeps the number, which is
     /// nft's own (`enum datatypes` of its sources); `nft list` shows elements by it.
     pub enum FieldType {
-        /// A number without a meaning. nft shows elements of a set of it only if the set
-        /// says more than this crate writes; [`Self::Mark`] is shown always.
+        /// A number without a meaning. nft 1.0.6 calls it `type 0` alone, and shows 0 for all of
+        /// them in a concatenation; [`Self::Mark`] is shown as it is.
         Integer = 4,
         /// `ipv4_addr`.
         Ipv4Address = 7,
