@@ -119,8 +119,9 @@ pub enum Field<'a> {
     Protocol(Protocol),
     /// 1 byte: another protocol, a type, a direction.
     Byte(u8),
-    /// A number of 4 bytes in the machine's order: a mark, what [`super::Expression::NumberGenerator`]
-    /// makes, states and types that [`super::Expression::Fib`] finds.
+    /// A number of 4 bytes in the machine's order: a mark, a state, what
+    /// [`super::Expression::NumberGenerator`] makes, the type that [`super::Expression::Fib`]
+    /// finds.
     Number(u32),
     /// Anything else.
     Bytes(&'a [u8]),

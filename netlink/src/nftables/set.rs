@@ -10,8 +10,8 @@ use crate::writer::Writer;
 /// A set, a map or a verdict map, without its elements.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Set {
-    /// Its name. An anonymous set needs one, too, that no other in the table has; nobody
-    /// sees it. The kernel looks sets up by going through all of a table: thousands of them
+    /// Its name, without `%`. An anonymous set needs one, too, that no other in the table has;
+    /// nobody sees it. The kernel looks sets up by going through all of a table: thousands of them
     /// make a transaction slow.
     pub name: Name,
     /// The fields of a key, at least one; nft can show at most five.
