@@ -12,7 +12,7 @@ use crate::writer::{MessageHead, Writer};
 const NFGENMSG_BYTES: usize = 4;
 
 /// One of the kernel's answers.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer<'a> {
     /// An object: command, `nfgen_family` and attributes.
     Object {

@@ -1,16 +1,20 @@
 //! One netlink socket: requests out, answers in, nothing waits for ever.
 
+mod datagram;
+
 use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
-use netlink_packet_core::{ErrorBuffer, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
 use crate::error::NetlinkError;
 use crate::writer::Writer;
+use datagram::{Ends, Progress, read_datagram};
+
+pub(crate) use datagram::Answer;
 
 /// How long an answer may take. The kernel answers while it handles the request, so only a
 /// lost answer gets here.
@@ -32,20 +36,6 @@ pub(crate) struct Span {
     pub(crate) first: u32,
     /// Asks for an acknowledgement.
     pub(crate) last: u32,
-}
-
-/// One of the kernel's answers.
-#[derive(Debug)]
-pub(crate) enum Answer<'a> {
-    /// A message of the protocol: its type and what follows `struct nlmsghdr`.
-    Message { kind: u16, payload: &'a [u8] },
-    /// A request was refused. `original` is our message as the kernel echoes it, cut to its
-    /// header in most families.
-    Refused {
-        sequence: u32,
-        code: i32,
-        original: &'a [u8],
-    },
 }
 
 /// A socket of one netlink protocol, connected to the kernel. After an error that leaves
@@ -301,140 +291,5 @@ fn open_socket(
 fn make_room(socket: &Socket, bytes: usize) {
     if setsockopt(socket, sockopt::SndBufForce, &bytes).is_err() {
         let _shows_in_sending = setsockopt(socket, sockopt::SndBuf, &bytes);
-    }
-}
-
-/// Sequence numbers of the messages whose answers end an exchange.
-#[derive(Clone, Copy, Debug)]
-struct Ends {
-    /// Of the message whose refusal is one of all.
-    first: Option<u32>,
-    /// Of the message that is answered last.
-    last: u32,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Progress {
-    finished: bool,
-    interrupted: bool,
-    refused_as_a_whole: bool,
-}
-
-fn read_datagram(
-    mut bytes: &[u8],
-    ends: Ends,
-    on_answer: &mut dyn FnMut(Answer<'_>) -> Result<(), String>,
-) -> Result<Progress, String> {
-    let mut progress = Progress::default();
-    while !bytes.is_empty() {
-        let message = NetlinkBuffer::new_checked(bytes).map_err(|error| error.to_string())?;
-        let length = usize::try_from(message.length()).map_err(|error| error.to_string())?;
-        let sequence = message.sequence_number();
-        progress.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-        let payload = message.payload();
-        match message.message_type() {
-            NLMSG_DONE => {
-                // A dump may end with an error of its own.
-                if let Some(code) = negative_code(payload) {
-                    on_answer(Answer::Refused {
-                        sequence,
-                        code,
-                        original: &[],
-                    })?;
-                }
-                progress.finished |= sequence == ends.last;
-            }
-            NLMSG_ERROR => {
-                let error = ErrorBuffer::new_checked(payload).map_err(|error| error.to_string())?;
-                if let Some(code) = negative_code(payload) {
-                    let original = error.payload();
-                    progress.refused_as_a_whole |= ends.first == Some(sequence);
-                    on_answer(Answer::Refused {
-                        sequence,
-                        code,
-                        original,
-                    })?;
-                }
-                progress.finished |= sequence == ends.last;
-            }
-            kind => on_answer(Answer::Message { kind, payload })?,
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(progress)
-}
-
-/// The errno in front of an error or end-of-dump message, as a positive number.
-fn negative_code(payload: &[u8]) -> Option<i32> {
-    let code = payload
-        .first_chunk::<4>()
-        .copied()
-        .map(i32::from_ne_bytes)?;
-    (code < 0).then(|| code.saturating_neg())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::messages::{any_attributes, damaged};
-
-    const LAST: Ends = Ends {
-        first: None,
-        last: 1,
-    };
-
-    /// Kinds of messages that are read each in its own way, and others.
-    const KINDS: [u16; 5] = [0, NLMSG_ERROR, NLMSG_DONE, 4, 0x23];
-
-    fn any_message() -> impl Strategy<Value = (u16, Vec<u8>)> {
-        let kind = proptest::sample::select(&KINDS[..]);
-        let code = proptest::option::of(any::<i32>());
-        (kind, code, any_attributes()).prop_map(|(kind, code, attributes)| {
-            let code = code.map(i32::to_ne_bytes).unwrap_or_default();
-            (kind, [&code[..], &attributes].concat())
-        })
-    }
-
-    fn written(messages: &[(u16, Vec<u8>)]) -> Vec<u8> {
-        let mut writer = Writer::new();
-        for (sequence, (kind, payload)) in (1..).zip(messages) {
-            writer.plain_message(*kind, 0, sequence, |writer| {
-                writer.fixed(payload);
-                let padding = payload.len().next_multiple_of(4) - payload.len();
-                writer.fixed(&vec![0; padding]);
-            });
-        }
-        writer.bytes().unwrap().to_vec()
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_comes_is_read_or_refused(
-            bytes in vec(any_message(), 0..5).prop_flat_map(|messages| damaged(written(&messages)))
-        ) {
-            let _ = read_datagram(&bytes, LAST, &mut |_| Ok(()));
-        }
-
-        #[test]
-        fn messages_are_handed_on_one_by_one(
-            payloads in vec(any_attributes(), 1..5)
-        ) {
-            let messages: Vec<_> = payloads.iter().map(|bytes| (0x23, bytes.clone())).collect();
-            let mut heard = Vec::new();
-            let progress = read_datagram(&written(&messages), LAST, &mut |answer| {
-                if let Answer::Message { kind: 0x23, payload } = answer {
-                    heard.push(payload.to_vec());
-                }
-                Ok(())
-            });
-            prop_assert_eq!(progress, Ok(Progress::default()));
-            prop_assert_eq!(heard.len(), payloads.len());
-            for (heard, sent) in heard.iter().zip(&payloads) {
-                prop_assert!(heard.starts_with(sent));
-            }
-        }
     }
 }

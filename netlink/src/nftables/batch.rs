@@ -25,6 +25,16 @@ pub(super) struct Batch {
     pub(super) span: Span,
 }
 
+/// How a transaction is to be made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Terms {
+    /// Only if this is the present generation.
+    pub(super) expected: Option<Generation>,
+    /// Not at all: the kernel looks at all changes, and takes them back where no
+    /// `NFNL_MSG_BATCH_END` follows.
+    pub(super) only_check: bool,
+}
+
 /// A message within a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message {
@@ -41,11 +51,11 @@ impl Batch {
     pub(super) fn of(
         table: &TableId,
         changes: &[Change],
-        expected: Option<Generation>,
+        terms: Terms,
         sequences: impl FnOnce(u32) -> u32,
     ) -> Self {
         let mut writer = Writer::new();
-        write_begin(&mut writer, expected);
+        write_begin(&mut writer, terms.expected);
         let mut messages = Vec::with_capacity(changes.len());
         for (at, change) in changes.iter().enumerate() {
             write_change(&mut writer, table, change, at, &mut messages);
@@ -60,8 +70,15 @@ impl Batch {
         if let Some(message) = messages.last() {
             writer.add_flags(message.start, NLM_F_ACK);
         }
-        let end = last.saturating_add(1);
-        writer.batch_message(BATCH_END, NLM_F_REQUEST, end, SUBSYSTEM, |_| {});
+        // The kernel looks at the first message alone for whether the notice of the new
+        // generation goes to us, too; notices of what that message did come with it.
+        if let (Some(message), true) = (messages.first(), changes.first().is_some_and(is_small)) {
+            writer.add_flags(message.start, NLM_F_ECHO);
+        }
+        if !terms.only_check {
+            let end = last.saturating_add(1);
+            writer.batch_message(BATCH_END, NLM_F_REQUEST, end, SUBSYSTEM, |_| {});
+        }
         Self {
             writer,
             messages,
@@ -79,17 +96,23 @@ impl Batch {
     }
 }
 
-/// Asks for the generation that the transaction makes: the notice of it goes to us, too.
 fn write_begin(writer: &mut Writer, expected: Option<Generation>) {
-    let flags = NLM_F_REQUEST | NLM_F_ECHO;
-    writer.batch_message(BATCH_BEGIN, flags, 0, SUBSYSTEM, |writer| {
+    writer.batch_message(BATCH_BEGIN, NLM_F_REQUEST, 0, SUBSYSTEM, |writer| {
         if let Some(Generation(id)) = expected {
             writer.u32_be(BATCH_GENERATION, id);
         }
     });
 }
 
-/// One message, or as many as its elements need.
+/// Whether what a change does can be told in about as much as the change itself takes.
+const fn is_small(change: &Change) -> bool {
+    !matches!(
+        change,
+        Change::DeleteTable | Change::FlushChain(_) | Change::FlushSet(_)
+    )
+}
+
+/// One message, or as many as its elements need; none for no elements.
 fn write_change(
     writer: &mut Writer,
     table: &TableId,
@@ -107,6 +130,9 @@ fn write_change(
     };
     let id = u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1);
     let elements = change.elements();
+    if elements.is_empty() && change.is_of_elements() {
+        return; // without elements, a message that deletes some would delete all
+    }
     let mut first_element = 0;
     loop {
         messages.push(Message {
@@ -150,7 +176,7 @@ pub fn split(
     bytes_max: usize,
     mut may_begin: impl FnMut(usize) -> bool,
 ) -> Result<Vec<Range<usize>>, NftError> {
-    let batch = Batch::of(table, changes, None, |_| 1);
+    let batch = Batch::of(table, changes, Terms::default(), |_| 1);
     let start_of = |change: usize| {
         let at = batch
             .messages
@@ -193,6 +219,8 @@ const END_BYTES: usize = 20;
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::nftables::{Data, Element, Field};
 
@@ -207,9 +235,13 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn a_transaction_as_bytes() {
-        let batch = Batch::of(&table(), &flushes(1), Some(Generation(258)), |_| 7);
+        let terms = Terms {
+            expected: Some(Generation(258)),
+            only_check: false,
+        };
+        let batch = Batch::of(&table(), &flushes(1), terms, |_| 7);
         let expected = [
-            28, 0, 0, 0, 16, 0, 9, 0, 7, 0, 0, 0, 0, 0, 0, 0, // begin, echoed
+            28, 0, 0, 0, 16, 0, 1, 0, 7, 0, 0, 0, 0, 0, 0, 0, // begin
             0, 0, 0, 10, 8, 0, 1, 0, 0, 0, 1, 2, // of nf_tables, generation 258
             36, 0, 0, 0, 8, 10, 5, 0, 8, 0, 0, 0, 0, 0, 0, 0, // acknowledged
             2, 0, 0, 0, 6, 0, 1, 0, b't', 0, 0, 0, 6, 0, 2, 0, b'c', 0, 0, 0, //
@@ -229,7 +261,7 @@ mod tests {
             set: "s".into(),
             elements: keys.map(Element::new).collect(),
         };
-        let batch = Batch::of(&table(), &[change], None, |_| 1);
+        let batch = Batch::of(&table(), &[change], Terms::default(), |_| 1);
         assert!(batch.writer.bytes().is_some());
         let firsts: Vec<_> = batch.messages.iter().map(|one| one.first_element).collect();
         assert_eq!(firsts, [0, 4062, 8124]);
@@ -237,13 +269,33 @@ mod tests {
     }
 
     #[test]
+    fn no_elements_are_no_message() {
+        let (set, elements) = ("s".into(), Vec::new());
+        let change = Change::DeleteElements { set, elements };
+        let batch = Batch::of(&table(), &[change], Terms::default(), |_| 1);
+        assert_eq!(batch.messages.len(), 0);
+        let batch = Batch::of(
+            &table(),
+            &[Change::FlushSet("s".into())],
+            Terms::default(),
+            |_| 1,
+        );
+        assert_eq!(batch.messages.len(), 1);
+    }
+
+    #[test]
     fn parts_are_as_long_as_they_may_be_and_begin_where_they_may() {
         let changes = flushes(7); // of 36 bytes each, in a frame of 40
         let split = |bytes_max, step| split(&table(), &changes, bytes_max, |at| at % step == 0);
-        assert_eq!(split(292, 3).unwrap(), [0..7]);
-        assert_eq!(split(291, 3).unwrap(), [0..6, 6..7]);
-        assert_eq!(split(150, 3).unwrap(), [0..3, 3..6, 6..7]);
-        assert_eq!(split(112, 1).unwrap(), [0..2, 2..4, 4..6, 6..7]);
+        let cases: [(usize, usize, &[Range<usize>]); 4] = [
+            (292, 3, slice::from_ref(&(0..7))),
+            (291, 3, &[0..6, 6..7]),
+            (150, 3, &[0..3, 3..6, 6..7]),
+            (112, 1, &[0..2, 2..4, 4..6, 6..7]),
+        ];
+        for (bytes_max, step, parts) in cases {
+            assert_eq!(split(bytes_max, step).unwrap(), parts);
+        }
         let NftError::TooLarge { bytes, .. } = split(147, 3).unwrap_err() else {
             panic!("another error");
         };

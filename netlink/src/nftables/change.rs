@@ -80,7 +80,7 @@ pub enum Change {
         /// The elements, as many as are needed.
         elements: Vec<Element>,
     },
-    /// Deletes elements of a set, by their keys.
+    /// Deletes elements of a set, by their keys. The kernel refuses those that are not there.
     DeleteElements {
         /// The set.
         set: Name,
@@ -111,6 +111,11 @@ impl Change {
             Self::AddElements { .. } => (message::NEW_ELEMENT, FLAG_CREATE),
             Self::FlushSet(_) | Self::DeleteElements { .. } => (message::DELETE_ELEMENT, 0),
         }
+    }
+
+    /// Whether it is about elements that it names.
+    pub(super) const fn is_of_elements(&self) -> bool {
+        matches!(self, Self::AddElements { .. } | Self::DeleteElements { .. })
     }
 
     /// The elements that its messages carry.

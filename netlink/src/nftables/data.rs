@@ -33,11 +33,12 @@ impl Register {
 
     /// `enum nft_registers`, the way nft and the kernel say it: every fourth word as one of
     /// the four registers of 128 bits.
-    pub(super) const fn code(self) -> u32 {
-        if self.0.is_multiple_of(4) && self.0 < 16 {
-            NFT_REG_1 + (self.0 / 4) as u32
+    pub(super) fn code(self) -> u32 {
+        let word = u32::from(self.0);
+        if word.is_multiple_of(4) && word < 16 {
+            NFT_REG_1 + word / 4
         } else {
-            NFT_REG32_00 + self.0 as u32
+            NFT_REG32_00 + word
         }
     }
 
@@ -118,8 +119,9 @@ pub enum Field<'a> {
     Protocol(Protocol),
     /// 1 byte: another protocol, a type, a direction.
     Byte(u8),
-    /// A number of 4 bytes in the machine's order: a mark, what [`super::Expression::NumberGenerator`]
-    /// makes, states and types that [`super::Expression::Fib`] finds.
+    /// A number of 4 bytes in the machine's order: a mark, a state, what
+    /// [`super::Expression::NumberGenerator`] makes, the type that [`super::Expression::Fib`]
+    /// finds.
     Number(u32),
     /// Anything else.
     Bytes(&'a [u8]),
@@ -143,8 +145,8 @@ numbered! {
     /// What a field of a set's key or value is. The kernel only keeps the number, which is
     /// nft's own (`enum datatypes` of its sources); `nft list` shows elements by it.
     pub enum FieldType {
-        /// A number without a meaning. nft shows elements of a set of it only if the set
-        /// says more than this crate writes; [`Self::Mark`] is shown always.
+        /// A number without a meaning. nft 1.0.6 calls it `type 0` alone, and shows 0 for all of
+        /// them in a concatenation; [`Self::Mark`] is shown as it is.
         Integer = 4,
         /// `ipv4_addr`.
         Ipv4Address = 7,
@@ -179,7 +181,8 @@ impl FieldType {
         }
     }
 
-    /// Whether its bytes are in the order of the machine rather than of the network.
+    /// Whether nft takes its bytes to be in the order of the machine rather than of the
+    /// network. It counts names among the former, and would show them from behind.
     pub(super) const fn is_host_order(self) -> bool {
         matches!(
             self,
@@ -188,6 +191,7 @@ impl FieldType {
                 | Self::InterfaceIndex
                 | Self::ConnectionState
                 | Self::AddressType
+                | Self::InterfaceName
         )
     }
 }

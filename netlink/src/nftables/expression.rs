@@ -7,6 +7,8 @@ use super::verdict::Verdict;
 use crate::family::Family;
 
 mod common;
+#[cfg(test)]
+mod nft_sends;
 mod read;
 mod write;
 

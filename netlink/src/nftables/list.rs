@@ -1,5 +1,7 @@
 //! What the kernel lists.
 
+use std::collections::HashSet;
+
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 
 use super::change::Rule;
@@ -210,6 +212,29 @@ pub(super) fn read_set(bytes: &[u8], of: &str) -> Result<Option<Listed<Set>>, De
 pub(super) struct Elements {
     pub(super) elements: Vec<Element>,
     pub(super) ends: Vec<super::Data>,
+}
+
+impl Elements {
+    /// Whether a key is there twice, and so another missing. The kernel finds its place in a
+    /// set, from one datagram to the next, by counting elements; while it moves them to a
+    /// larger table, in the background after many were added, the order changes, and no flag
+    /// tells.
+    pub(super) fn has_repetitions(&self) -> bool {
+        let mut seen = HashSet::with_capacity(self.elements.len());
+        !self
+            .elements
+            .iter()
+            .all(|element| seen.insert(&element.key))
+    }
+
+    /// Elements as they were added.
+    pub(super) fn joined(self, set: &Set) -> Vec<Element> {
+        if set.intervals && set.key.len() == 1 {
+            element::join_ranges(self.elements, self.ends)
+        } else {
+            self.elements
+        }
+    }
 }
 
 /// One message of elements.

@@ -32,6 +32,12 @@ macro_rules! numbered {
 }
 pub(crate) use numbered;
 
+/// The bits that are set.
+pub(crate) fn bits<const COUNT: usize>(bits: [(bool, u32); COUNT]) -> u32 {
+    let set = bits.into_iter().filter(|(is_set, _)| *is_set);
+    set.fold(0, |all, (_, bit)| all | bit)
+}
+
 pub(crate) const SUBSYSTEM: u8 = 10;
 pub(crate) const SUBSYSTEM_NAME: &str = "nf_tables";
 

@@ -147,7 +147,7 @@ fn name(command: u8, path: &[Step]) -> Option<&'static str> {
         (message::NEW_RULE | message::DELETE_RULE, 1) => "NFTA_RULE_TABLE",
         (message::NEW_RULE | message::DELETE_RULE, 2) => "NFTA_RULE_CHAIN",
         (message::NEW_RULE | message::DELETE_RULE, 3) => "NFTA_RULE_HANDLE",
-        (message::NEW_RULE, 4) => "NFTA_RULE_EXPRESSIONS",
+        (message::NEW_RULE, 4) => "NFTA_RULE_EXPRESSIONS, expression",
         (message::NEW_RULE, 7) => "NFTA_RULE_USERDATA",
         (message::NEW_SET | message::DELETE_SET, 1) => "NFTA_SET_TABLE",
         (message::NEW_SET | message::DELETE_SET, 2) => "NFTA_SET_NAME",

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::data::{FieldType, length_of, type_number, types_of_number};
 use super::expression::{Name, milliseconds};
-use super::numbers::{LIST_ELEM, data, set};
+use super::numbers::{LIST_ELEM, bits, data, set};
 use super::userdata::{self, ByteOrder};
 use crate::attribute::{self, Detail, attributes};
 use crate::writer::Writer;
@@ -10,8 +10,8 @@ use crate::writer::Writer;
 /// A set, a map or a verdict map, without its elements.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Set {
-    /// Its name. An anonymous set needs one, too, that no other in the table has; nobody
-    /// sees it. The kernel looks sets up by going through all of a table: thousands of them
+    /// Its name, without `%`. An anonymous set needs one, too, that no other in the table has;
+    /// nobody sees it. The kernel looks sets up by going through all of a table: thousands of them
     /// make a transaction slow.
     pub name: Name,
     /// The fields of a key, at least one; nft can show at most five.
@@ -87,7 +87,7 @@ impl Set {
     fn flags(&self) -> u32 {
         let timeout = self.timeout != Timeout::Never;
         let concatenation = self.intervals && self.key.len() > 1;
-        [
+        bits([
             (self.anonymous, set::FLAG_ANONYMOUS),
             (self.constant, set::FLAG_CONSTANT),
             (self.intervals, set::FLAG_INTERVAL),
@@ -95,10 +95,7 @@ impl Set {
             (timeout, set::FLAG_TIMEOUT),
             (self.dynamic, set::FLAG_DYNAMIC),
             (concatenation, set::FLAG_CONCATENATION),
-        ]
-        .into_iter()
-        .filter(|(is_set, _)| *is_set)
-        .fold(0, |flags, (_, flag)| flags | flag)
+        ])
     }
 
     /// The attributes of `NFT_MSG_NEWSET` after the table's name. `id` is any number that no

@@ -13,12 +13,26 @@ const SET_DATA_ORDER: u8 = 1;
 /// Longest comment in bytes; a longer one is cut. nft takes no longer ones (128 with a NUL).
 pub const COMMENT_BYTES_MAX: usize = 127;
 
-/// In which order the bytes of a set's key are, as nft numbers it.
+/// In which order the bytes of a set's key are.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ByteOrder {
-    Mixed = 0,
-    Host = 1,
-    Network = 2,
+    /// In that of each field.
+    Mixed,
+    /// The machine's.
+    Host,
+    /// The network's.
+    Network,
+}
+
+impl ByteOrder {
+    /// As nft numbers it.
+    const fn number(self) -> u32 {
+        match self {
+            Self::Mixed => 0,
+            Self::Host => 1,
+            Self::Network => 2,
+        }
+    }
 }
 
 /// Writes a comment as attribute `kind`, or nothing.
@@ -39,9 +53,9 @@ pub(super) fn write_set(
     comment: Option<&str>,
 ) {
     let mut bytes = Vec::new();
-    push_number(&mut bytes, SET_KEY_ORDER, key as u32);
+    push_number(&mut bytes, SET_KEY_ORDER, key.number());
     if let Some(data) = data {
-        push_number(&mut bytes, SET_DATA_ORDER, data as u32);
+        push_number(&mut bytes, SET_DATA_ORDER, data.number());
     }
     if let Some(comment) = comment {
         push_comment(&mut bytes, SET_COMMENT, comment);

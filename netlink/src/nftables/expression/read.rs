@@ -7,6 +7,7 @@ use super::super::data::{Data, Register};
 use super::super::numbers::{LIST_ELEM, rule};
 use super::super::verdict::{Value, read_data};
 use super::write::{
+    FIB_DESTINATION, FIB_INCOMING, FIB_MARK, FIB_OUTGOING, FIB_PRESENT, FIB_SOURCE,
     LOOKUP_INVERTED, NAT_FULLY_RANDOM, NAT_PERSISTENT, NAT_RANDOM, REGISTER_VERDICT,
 };
 use super::{
@@ -267,12 +268,12 @@ fn fib(fields: &mut Fields<'_>) -> Option<Expression> {
     let (to, result) = (fields.register(1)?, fields.number(2)?);
     let bits = fields.number(3)?;
     let flags = FibFlags {
-        source: bits & 1 != 0,
-        destination: bits & 1 << 1 != 0,
-        mark: bits & 1 << 2 != 0,
-        incoming_interface: bits & 1 << 3 != 0,
-        outgoing_interface: bits & 1 << 4 != 0,
-        present: bits & 1 << 5 != 0,
+        source: bits & FIB_SOURCE != 0,
+        destination: bits & FIB_DESTINATION != 0,
+        mark: bits & FIB_MARK != 0,
+        incoming_interface: bits & FIB_INCOMING != 0,
+        outgoing_interface: bits & FIB_OUTGOING != 0,
+        present: bits & FIB_PRESENT != 0,
     };
     (flags.bits() == bits).then_some(Expression::Fib {
         result: FibResult::from_number(result),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::numbers::{LIST_ELEM, rule};
+use super::super::numbers::{LIST_ELEM, bits, rule};
 use super::super::verdict::write_data;
 use super::{Expression, FibFlags, Find, LogTarget, NatFlags, Rejection};
 use crate::writer::Writer;
@@ -14,6 +14,12 @@ pub(super) const LOOKUP_INVERTED: u32 = 1;
 pub(super) const NAT_RANDOM: u32 = 1 << 2;
 pub(super) const NAT_PERSISTENT: u32 = 1 << 3;
 pub(super) const NAT_FULLY_RANDOM: u32 = 1 << 4;
+pub(super) const FIB_SOURCE: u32 = 1;
+pub(super) const FIB_DESTINATION: u32 = 1 << 1;
+pub(super) const FIB_MARK: u32 = 1 << 2;
+pub(super) const FIB_INCOMING: u32 = 1 << 3;
+pub(super) const FIB_OUTGOING: u32 = 1 << 4;
+pub(super) const FIB_PRESENT: u32 = 1 << 5;
 
 impl Expression {
     /// Its name in the kernel.
@@ -101,10 +107,7 @@ impl Expression {
                 xor,
             } => {
                 let length = u32::try_from(mask.bytes().len()).unwrap_or(u32::MAX);
-                numbers(
-                    writer,
-                    &[(1, from.code()), (2, to.code()), (6, 0), (3, length)],
-                );
+                numbers(writer, &[(1, from.code()), (2, to.code()), (3, length)]);
                 write_data(writer, 4, mask);
                 write_data(writer, 5, xor);
             }
@@ -182,7 +185,7 @@ impl Expression {
             }
             Self::Fib { result, flags, to } => numbers(
                 writer,
-                &[(1, to.code()), (2, result.number()), (3, flags.bits())],
+                &[(3, flags.bits()), (2, result.number()), (1, to.code())],
             ),
             Self::Update {
                 set,
@@ -223,12 +226,14 @@ impl Expression {
 fn write_lookup(writer: &mut Writer, set: &str, key: u32, find: Find) {
     writer.u32_be(2, key);
     match find {
-        Find::Present => {}
-        Find::Absent => writer.u32_be(5, LOOKUP_INVERTED),
+        Find::Present | Find::Absent => {}
         Find::Value(register) => writer.u32_be(3, register.code()),
         Find::Verdict => writer.u32_be(3, REGISTER_VERDICT),
     }
     writer.text(1, set);
+    if find == Find::Absent {
+        writer.u32_be(5, LOOKUP_INVERTED);
+    }
 }
 
 fn write_rejection(writer: &mut Writer, rejection: Rejection) {
@@ -262,24 +267,24 @@ pub(in super::super) fn milliseconds(duration: Duration) -> u64 {
 }
 
 impl NatFlags {
-    const fn bits(self) -> u32 {
-        (if self.random { NAT_RANDOM } else { 0 })
-            | (if self.persistent { NAT_PERSISTENT } else { 0 })
-            | (if self.fully_random {
-                NAT_FULLY_RANDOM
-            } else {
-                0
-            })
+    fn bits(self) -> u32 {
+        bits([
+            (self.random, NAT_RANDOM),
+            (self.persistent, NAT_PERSISTENT),
+            (self.fully_random, NAT_FULLY_RANDOM),
+        ])
     }
 }
 
 impl FibFlags {
-    pub(super) const fn bits(self) -> u32 {
-        (self.source as u32)
-            | (self.destination as u32) << 1
-            | (self.mark as u32) << 2
-            | (self.incoming_interface as u32) << 3
-            | (self.outgoing_interface as u32) << 4
-            | (self.present as u32) << 5
+    pub(super) fn bits(self) -> u32 {
+        bits([
+            (self.source, FIB_SOURCE),
+            (self.destination, FIB_DESTINATION),
+            (self.mark, FIB_MARK),
+            (self.incoming_interface, FIB_INCOMING),
+            (self.outgoing_interface, FIB_OUTGOING),
+            (self.present, FIB_PRESENT),
+        ])
     }
 }
