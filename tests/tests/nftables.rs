@@ -127,7 +127,7 @@ impl Stage {
             for step in &mut case.steps {
                 // Nobody else has an address of the ServiceCIDR: what goes there is dropped.
                 step.packets
-                    .retain(|packet| packet.id.as_deref() != Some("no such Service"));
+                    .retain(|packet| packet.id != "no such Service");
             }
             let wrong = runner.check_standing(&case, &recorded::objects()?)?;
             ensure!(wrong.is_empty(), "{name}:\n  {}", wrong.join("\n  "));

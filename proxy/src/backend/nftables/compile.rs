@@ -7,7 +7,9 @@ use switchyard_cluster::object::TrafficPolicy;
 
 use super::config::Config;
 use super::fixed::from_pods;
-use super::form::{Chain, Element, Fragment, Key, Rule, ServiceKey, Shared, Statement, Value};
+use super::form::{
+    AffinitySet, Chain, Element, Fragment, Key, Rule, ServiceKey, Shared, Statement, Value,
+};
 use super::names::{self, ServiceNames};
 use crate::plan::{Frontend, ServicePlan, Target};
 
@@ -131,7 +133,10 @@ impl Compiler<'_> {
                 self.translate(target),
             ];
             self.chain(chain, rules);
-            self.fragment.affinity_sets.push(set);
+            self.fragment.affinity_sets.push(AffinitySet {
+                name: set,
+                timeout_s,
+            });
         }
     }
 

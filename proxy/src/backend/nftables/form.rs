@@ -240,6 +240,21 @@ pub(super) struct Fragment {
     /// In an order in which none leads to a later one.
     pub(super) chains: Vec<Chain>,
     pub(super) elements: Vec<Element>,
-    /// Sets of clients.
-    pub(super) affinity_sets: Vec<Arc<str>>,
+    pub(super) affinity_sets: Vec<AffinitySet>,
+}
+
+/// The set that remembers the clients of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AffinitySet {
+    pub(super) name: Arc<str>,
+    /// After so many seconds it forgets one, unless the rule that adds them says otherwise, as
+    /// ours do: the time can then change without forgetting all.
+    pub(super) timeout_s: u32,
+}
+
+impl Fragment {
+    /// Whether there is a set of clients of this name.
+    pub(super) fn remembers_in(&self, set: &AffinitySet) -> bool {
+        self.affinity_sets.iter().any(|own| own.name == set.name)
+    }
 }

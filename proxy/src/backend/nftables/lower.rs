@@ -14,7 +14,7 @@ use switchyard_netlink::nftables::{
 };
 
 use super::fixed::{Base, Hook, Kind, chain_comment};
-use super::form::{Chain, Element, Key, Rule, ServiceKey, Shared, Statement, Value};
+use super::form::{AffinitySet, Chain, Element, Key, Rule, ServiceKey, Shared, Statement, Value};
 use super::names;
 
 /// Status bit of connections whose destination was translated (`IPS_DST_NAT`).
@@ -108,18 +108,17 @@ pub(super) fn shared_set(shared: Shared, family: Family) -> Set {
     set
 }
 
-/// The set that remembers the clients of an endpoint. When they are forgotten stands in the
-/// rule that adds them: it can change without forgetting all.
-pub(super) fn affinity_set(name: &Arc<str>, family: Family) -> Set {
+/// The set that remembers the clients of an endpoint.
+pub(super) fn affinity_set(set: &AffinitySet, family: Family) -> Set {
     let address = match family {
         Family::V4 => FieldType::Ipv4Address,
         Family::V6 => FieldType::Ipv6Address,
     };
     Set {
         dynamic: true,
-        timeout: Timeout::PerElement,
+        timeout: Timeout::After(Duration::from_secs(u64::from(set.timeout_s))),
         elements_max: Some(CLIENTS_MAX),
-        ..Set::new(Arc::clone(name), &[address])
+        ..Set::new(Arc::clone(&set.name), &[address])
     }
 }
 

@@ -41,7 +41,9 @@ impl Model {
             Change::DeleteTable => *self = Self::default(),
             Change::AddChain(chain) => {
                 let new = || (chain.clone(), Vec::new());
-                self.chains.entry(Arc::clone(&chain.name)).or_insert_with(new);
+                self.chains
+                    .entry(Arc::clone(&chain.name))
+                    .or_insert_with(new);
             }
             Change::FlushChain(name) => self.chains.get_mut(&name).expect(&name).1.clear(),
             Change::DeleteChain(name) => {
@@ -61,7 +63,9 @@ impl Model {
                 self.sets.entry(Arc::clone(&set.name)).or_insert(set);
             }
             Change::DeleteSet(name) => {
-                let named = self.expressions().any(|expression| names(expression, &name));
+                let named = self
+                    .expressions()
+                    .any(|expression| names(expression, &name));
                 assert!(!named, "{name} is named");
                 self.sets.remove(&name).expect(&name);
                 self.elements.remove(&name);
@@ -238,9 +242,7 @@ fn with_many_endpoints(cluster: &mut [Generated], count: u8) {
             let mut endpoint = first.clone();
             endpoint.address = match endpoint.address {
                 std::net::IpAddr::V4(_) => [10, 244, 3, number].into(),
-                std::net::IpAddr::V6(_) => {
-                    [0xfd00, 0x244, 3, 0, 0, 0, 0, u16::from(number)].into()
-                }
+                std::net::IpAddr::V6(_) => [0xfd00, 0x244, 3, 0, 0, 0, 0, u16::from(number)].into(),
             };
             endpoint
         });
@@ -351,7 +353,11 @@ fn what_is_refused_is_known_by_its_plan() {
     };
     let together = batch().ordered(false);
     assert_eq!(together.changes.len(), 3);
-    let culprit = |change, item| together.culprit(&refusal(change, item)).map(|id| id.cloned());
+    let culprit = |change, item| {
+        together
+            .culprit(&refusal(change, item))
+            .map(|id| id.cloned())
+    };
     assert_eq!(culprit(Some(0), Some(1)), Ok(Some(id("b"))));
     assert_eq!(culprit(Some(0), None), Err(Unknown));
     assert_eq!(culprit(Some(1), None), Ok(None));

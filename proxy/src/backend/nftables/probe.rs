@@ -10,7 +10,7 @@ use switchyard_netlink::nftables::{Change, NftError, Nftables, TableId};
 use super::config::Config;
 use super::error::NftablesModeError;
 use super::fixed;
-use super::form::{Chain, Element, Key, Rule, ServiceKey, Shared, Statement, Value};
+use super::form::{AffinitySet, Chain, Element, Key, Rule, ServiceKey, Shared, Statement, Value};
 use super::lower;
 use crate::plan::LocalDetector;
 
@@ -66,10 +66,13 @@ fn try_all(kernel: &mut Nftables, table: &TableId, config: &Config) -> Result<Fe
     ];
     let sets = Shared::ALL.map(|shared| Change::AddSet(lower::shared_set(shared, family)));
     changes.extend(sets);
-    let affinity: Arc<str> = Arc::from("affinity");
+    let affinity = AffinitySet {
+        name: Arc::from("affinity"),
+        timeout_s: 1,
+    };
     changes.push(Change::AddSet(lower::affinity_set(&affinity, family)));
     let mut chains = fixed::chains(config);
-    let last = service(&affinity, config);
+    let last = service(&affinity.name, config);
     let element = Element {
         set: Shared::ServiceIps,
         key: Key::Vip(key(config)),

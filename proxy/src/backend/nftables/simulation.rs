@@ -80,7 +80,8 @@ impl Kernel {
             for element in fragment.elements {
                 kernel.element(element);
             }
-            kernel.affinity_sets.extend(fragment.affinity_sets);
+            let sets = fragment.affinity_sets.into_iter();
+            kernel.affinity_sets.extend(sets.map(|set| set.name));
         }
         kernel
     }

@@ -100,13 +100,13 @@ impl Table {
             }
         }
         for set in &after.affinity_sets {
-            if !before.affinity_sets.contains(set) {
+            if !before.remembers_in(set) {
                 batch.add_set(Change::AddSet(lower::affinity_set(set, family)));
             }
         }
         for set in &before.affinity_sets {
-            if !after.affinity_sets.contains(set) {
-                batch.remove_set(Arc::clone(set));
+            if !after.remembers_in(set) {
+                batch.remove_set(Arc::clone(&set.name));
             }
         }
         self.step_elements(before, after, batch);
