@@ -8,7 +8,7 @@ use switchyard_cluster::object::TrafficPolicy;
 use super::config::Config;
 use super::fixed::from_pods;
 use super::form::{
-    AffinitySet, Chain, Element, Fragment, Key, Rule, ServiceKey, Shared, Statement, Value,
+    AffinitySet, Chain, Element, FEW, Fragment, Key, Rule, ServiceKey, Shared, Statement, Value,
 };
 use super::names::{self, ServiceNames};
 use crate::plan::{Frontend, ServicePlan, Target};
@@ -27,11 +27,26 @@ pub(super) fn compile(plan: &ServicePlan, config: &Config) -> Fragment {
         fragment: Fragment::default(),
     };
     compiler.endpoints();
+    if let Some((vip, targets)) = plain(plan) {
+        compiler.few(vip, targets);
+        return compiler.fragment;
+    }
     compiler.chains();
     for frontend in &plan.frontends {
         compiler.frontend(*frontend);
     }
     compiler.fragment
+}
+
+/// The ClusterIP and endpoints of a Service that has nothing else to it, and few of them.
+fn plain(plan: &ServicePlan) -> Option<(IpAddr, &[Target])> {
+    let [Frontend::ClusterIp(vip)] = plan.frontends[..] else {
+        return None;
+    };
+    let targets = plan.targets(plan.internal_policy);
+    let is_few = (1..=FEW).contains(&targets.len());
+    let is_plain = plan.affinity_timeout_s.is_none() && plan.any_endpoint;
+    (is_plain && is_few).then_some((vip, targets))
 }
 
 struct Compiler<'a> {
@@ -42,6 +57,25 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
+    /// Elements alone: no rule changes with its endpoints, so that the kernel need not look
+    /// through all rules of the table again.
+    fn few(&mut self, vip: IpAddr, targets: &[Target]) {
+        self.element(Shared::ClusterIps, Key::Address(vip), Value::None);
+        let service = self.service_key(vip);
+        let count = u8::try_from(targets.len()).unwrap_or(u8::MAX);
+        let chain = if count <= 4 {
+            names::UP_TO_4
+        } else {
+            names::UP_TO_8
+        };
+        let goal = Value::Goto(Arc::from(chain));
+        self.element(Shared::ServiceIps, Key::Vip(service), goal);
+        for (number, target) in (0_u32..).zip(targets) {
+            let key = Key::of_few(service, count, number);
+            self.element(Shared::EndpointsOf(count), key, Value::To(target.socket()));
+        }
+    }
+
     /// What each way in is sent to.
     fn frontend(&mut self, frontend: Frontend) {
         let protocol = self.plan.id.protocol;

@@ -1,6 +1,7 @@
 //! The chains that are there whatever the Services.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -102,6 +103,8 @@ pub(super) fn chains(config: &Config) -> Vec<Chain> {
     };
     vec![
         chain(names::REJECT, vec![Rule::new([Statement::Reject])]),
+        chain(names::UP_TO_4, few(1..=4)),
+        chain(names::UP_TO_8, few(5..=8)),
         chain(names::SERVICES, services(config)),
         chain(names::FIREWALL_CHECK, vec![verdict(Shared::FirewallIps)]),
         chain(
@@ -142,6 +145,13 @@ pub(super) fn sets(config: &Config) -> impl Iterator<Item = Shared> {
     Shared::ALL
         .into_iter()
         .filter(move |shared| restricted || *shared != Shared::NodePortIps)
+}
+
+/// One rule for each number of endpoints: a VIP is in one of their maps.
+fn few(counts: RangeInclusive<u8>) -> Vec<Rule> {
+    counts
+        .map(|count| Rule::new([Statement::TranslateByVip(count)]))
+        .collect()
 }
 
 fn verdict(map: Shared) -> Rule {

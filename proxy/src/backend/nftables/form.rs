@@ -59,6 +59,9 @@ pub(super) enum Statement {
         /// How many there are.
         count: u32,
     },
+    /// The destination becomes one of those that the map of so many endpoints has for it, by
+    /// chance.
+    TranslateByVip(u8),
     /// To the chain, and back.
     Jump(Arc<str>),
     /// To the chain.
@@ -130,11 +133,16 @@ pub(super) enum Shared {
     ServiceEndpoints,
     /// Endpoints on this node, of Services that have many there.
     LocalEndpoints,
+    /// Endpoints of VIPs that have so many, at most [`FEW`].
+    EndpointsOf(u8),
 }
+
+/// So many endpoints are few: plain Services that have no more are in maps alone.
+pub(super) const FEW: usize = 8;
 
 impl Shared {
     /// All of them.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::ClusterIps,
         Self::NodePortIps,
         Self::HairpinConnections,
@@ -145,9 +153,29 @@ impl Shared {
         Self::ServiceNodePorts,
         Self::ServiceEndpoints,
         Self::LocalEndpoints,
+        Self::EndpointsOf(1),
+        Self::EndpointsOf(2),
+        Self::EndpointsOf(3),
+        Self::EndpointsOf(4),
+        Self::EndpointsOf(5),
+        Self::EndpointsOf(6),
+        Self::EndpointsOf(7),
+        Self::EndpointsOf(8),
     ];
 
-    pub(super) const fn name(self) -> &'static str {
+    /// Names of the maps of few endpoints.
+    const FEW_NAMES: [&str; FEW] = [
+        "endpoints-of-1",
+        "endpoints-of-2",
+        "endpoints-of-3",
+        "endpoints-of-4",
+        "endpoints-of-5",
+        "endpoints-of-6",
+        "endpoints-of-7",
+        "endpoints-of-8",
+    ];
+
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::ClusterIps => "cluster-ips",
             Self::NodePortIps => "nodeport-ips",
@@ -159,6 +187,10 @@ impl Shared {
             Self::ServiceNodePorts => "service-nodeports",
             Self::ServiceEndpoints => "service-endpoints",
             Self::LocalEndpoints => "local-endpoints",
+            Self::EndpointsOf(count) => Self::FEW_NAMES
+                .get(usize::from(count).saturating_sub(1))
+                .copied()
+                .unwrap_or_default(),
         }
     }
 
@@ -178,6 +210,7 @@ impl Shared {
             Self::ServiceNodePorts => "NodePort traffic",
             Self::ServiceEndpoints => "endpoints by ClusterIP and number",
             Self::LocalEndpoints => "endpoints on this node by ClusterIP and number",
+            Self::EndpointsOf(_) => "endpoints by VIP and number, where there are so many",
         }
     }
 
@@ -209,6 +242,17 @@ pub(super) enum Key {
     NodePort(Protocol, u16),
     /// The endpoint of this number of a Service.
     Endpoint(ServiceKey, u32),
+}
+
+impl Key {
+    /// The endpoint of this number of a VIP that has `count`, in their map.
+    pub(super) const fn of_few(vip: ServiceKey, count: u8, number: u32) -> Self {
+        if count == 1 {
+            Self::Vip(vip)
+        } else {
+            Self::Endpoint(vip, number)
+        }
+    }
 }
 
 /// What an element leads to.

@@ -100,7 +100,8 @@ pub(super) fn shared_set(shared: Shared, family: Family) -> Set {
             let fields = [FieldType::Protocol, FieldType::Port];
             Set::map(shared.name(), &fields, MapsTo::Verdict)
         }
-        Shared::ServiceEndpoints | Shared::LocalEndpoints => {
+        Shared::EndpointsOf(1) => Set::map(shared.name(), &vip, endpoint()),
+        Shared::ServiceEndpoints | Shared::LocalEndpoints | Shared::EndpointsOf(_) => {
             Set::map(shared.name(), &numbered, endpoint())
         }
     };
@@ -274,6 +275,7 @@ fn lower(statement: &Statement, family: Family, into: &mut Vec<Expression>) {
             service,
             count,
         } => translate_by_map(*map, service, *count, family, into),
+        Statement::TranslateByVip(count) => translate_by_vip(*count, family, into),
         Statement::Jump(chain) => into.push(Expression::jump(Arc::clone(chain))),
         Statement::Goto(chain) => into.push(Expression::goto(Arc::clone(chain))),
         Statement::Return => into.push(Expression::Verdict(Verdict::Return)),
@@ -411,6 +413,16 @@ const fn nat(family: Family) -> Expression {
             persistent: false,
         },
     }
+}
+
+fn translate_by_vip(count: u8, family: Family, into: &mut Vec<Expression>) {
+    destination(family, 0, into);
+    if count > 1 {
+        let number = Register::word(address_words(family) + 2);
+        into.push(random(u32::from(count), number));
+    }
+    let map = Arc::from(Shared::EndpointsOf(count).name());
+    into.extend([lookup(&map, Find::Value(FIRST)), nat(family)]);
 }
 
 fn translate_by_map(

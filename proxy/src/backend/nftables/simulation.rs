@@ -239,6 +239,30 @@ impl Kernel {
                     done.push((walker, End::Accepted));
                 }
             }
+            Statement::TranslateByVip(count) => {
+                let service = ServiceKey {
+                    address: walker.destination.ip(),
+                    protocol: walker.protocol,
+                    port: walker.destination.port(),
+                };
+                let found: Vec<_> = (0..*count)
+                    .map(|number| {
+                        let key = Key::of_few(service, *count, u32::from(number));
+                        self.elements.get(&(Shared::EndpointsOf(*count), key))
+                    })
+                    .collect();
+                if found.iter().all(Option::is_none) {
+                    return next.push(walker);
+                }
+                for to in found {
+                    let Some(Value::To(to)) = to else {
+                        panic!("{to:?} of {count}");
+                    };
+                    let mut walker = walker.clone();
+                    (walker.destination, walker.translated) = (*to, true);
+                    done.push((walker, End::Accepted));
+                }
+            }
             Statement::Jump(chain) => {
                 for (walker, end) in self.walk(chain, walker, kind) {
                     match end {

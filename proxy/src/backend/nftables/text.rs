@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::form::{Element, Key, Rule, ServiceKey, Statement, Value};
+use super::form::{Element, Key, Rule, ServiceKey, Shared, Statement, Value};
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,6 +61,11 @@ impl fmt::Display for Statement {
                 f,
                 "dnat ip to {service} . numgen random mod {count} map @{}",
                 map.name()
+            ),
+            Self::TranslateByVip(count) => write!(
+                f,
+                "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod {count} map @{}",
+                Shared::EndpointsOf(*count).name()
             ),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::Goto(chain) => write!(f, "goto {chain}"),
