@@ -63,12 +63,7 @@ impl Compiler<'_> {
         self.element(Shared::ClusterIps, Key::Address(vip), Value::None);
         let service = self.service_key(vip);
         let count = u8::try_from(targets.len()).unwrap_or(u8::MAX);
-        let chain = if count <= 4 {
-            names::UP_TO_4
-        } else {
-            names::UP_TO_8
-        };
-        let goal = Value::Goto(Arc::from(chain));
+        let goal = Value::Goto(Arc::from(names::FEW_ENDPOINTS));
         self.element(Shared::ServiceIps, Key::Vip(service), goal);
         for (number, target) in (0_u32..).zip(targets) {
             let key = Key::of_few(service, count, number);

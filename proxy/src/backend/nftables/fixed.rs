@@ -1,7 +1,6 @@
 //! The chains that are there whatever the Services.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -103,8 +102,7 @@ pub(super) fn chains(config: &Config) -> Vec<Chain> {
     };
     vec![
         chain(names::REJECT, vec![Rule::new([Statement::Reject])]),
-        chain(names::UP_TO_4, few(1..=4)),
-        chain(names::UP_TO_8, few(5..=8)),
+        chain(names::FEW_ENDPOINTS, few_endpoints()),
         chain(names::SERVICES, services(config)),
         chain(names::FIREWALL_CHECK, vec![verdict(Shared::FirewallIps)]),
         chain(
@@ -147,8 +145,13 @@ pub(super) fn sets(config: &Config) -> impl Iterator<Item = Shared> {
         .filter(move |shared| restricted || *shared != Shared::NodePortIps)
 }
 
-/// One rule for each number of endpoints: a VIP is in one of their maps.
-fn few(counts: RangeInclusive<u8>) -> Vec<Rule> {
+/// One rule for each number of endpoints: a VIP is in one of their maps. The numbers that most
+/// Services have come first.
+fn few_endpoints() -> Vec<Rule> {
+    let counts = Shared::ALL.into_iter().filter_map(|shared| match shared {
+        Shared::EndpointsOf(count) => Some(count),
+        _ => None,
+    });
     counts
         .map(|count| Rule::new([Statement::TranslateByVip(count)]))
         .collect()

@@ -31,10 +31,8 @@ pub(super) const NODE_PORT_ENDPOINTS_CHECK: &str = "nodeport-endpoints-check";
 pub(super) const CLUSTER_IPS_CHECK: &str = "cluster-ips-check";
 /// Masquerades what carries the mark, and what comes back to its sender.
 pub(super) const MASQUERADING: &str = "masquerading";
-/// To one of up to four endpoints of a VIP.
-pub(super) const UP_TO_4: &str = "up-to-4-endpoints";
-/// To one of five to eight endpoints of a VIP.
-pub(super) const UP_TO_8: &str = "up-to-8-endpoints";
+/// To one of the few endpoints of a VIP.
+pub(super) const FEW_ENDPOINTS: &str = "few-endpoints";
 /// Refuses.
 pub(super) const REJECT: &str = "reject-chain";
 
