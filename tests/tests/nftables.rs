@@ -375,6 +375,6 @@ fn one_change_writes_elements_alone() -> Result<()> {
     let new: Vec<&&str> = after.iter().filter(|line| !before.contains(line)).collect();
     let is_element = |line: &&&str| line.contains(" : 10.244.") && !line.contains("# handle");
     ensure!((1..=2).contains(&new.len()), "{new:#?}");
-    ensure!(new.iter().all(|line| is_element(&line)), "{new:#?}");
+    ensure!(new.iter().all(is_element), "{new:#?}");
     Ok(())
 }
