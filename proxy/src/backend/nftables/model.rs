@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use switchyard_cluster::object::IpFamily;
 use switchyard_netlink::nftables::{
-    Change, Data, Expression, Key, Name, NatFlags, Refusal, Rule, Set, Value, Verdict,
+    Change, Data, Expression, Key, Name, NatFlags, Refusal, Rule, Set, Timeout, Value, Verdict,
 };
 
 use super::batch::{Batch, Unknown};
@@ -58,7 +58,11 @@ impl Model {
                 let name = Arc::clone(&rule.chain);
                 self.chains.get_mut(&name).expect(&name).1.push(rule);
             }
-            Change::AddSet(set) => {
+            Change::AddSet(mut set) => {
+                if set.timeout != Timeout::Never {
+                    // Each element has its own.
+                    set.timeout = Timeout::PerElement;
+                }
                 self.elements.entry(Arc::clone(&set.name)).or_default();
                 self.sets.entry(Arc::clone(&set.name)).or_insert(set);
             }

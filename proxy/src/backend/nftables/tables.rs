@@ -296,3 +296,90 @@ const fn report(changes: usize, repaired: usize) -> Report {
         repaired,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use switchyard_cluster::object::{ObjectName, Protocol};
+    use switchyard_netlink::nftables;
+
+    use super::super::batch::Batch;
+    use super::super::form::Shared;
+    use super::*;
+
+    fn plan(name: &str, port: u16) -> Arc<ServicePlan> {
+        Arc::new(ServicePlan {
+            id: PlanId {
+                service: ObjectName::new("ns", name),
+                port_name: "p".into(),
+                protocol: Protocol::Tcp,
+                family: IpFamily::V4,
+            },
+            port,
+            frontends: Vec::new(),
+            affinity_timeout_s: None,
+            internal_policy: Default::default(),
+            external_policy: Default::default(),
+            source_ranges: None,
+            source_ranges_include_node: false,
+            health_check_node_port: None,
+            ipvs_scheduler: None,
+            cluster: Box::default(),
+            local: Box::default(),
+            any_endpoint: false,
+            serving: Box::default(),
+        })
+    }
+
+    /// What the kernel says when it refuses an element of the first change.
+    fn refused(item: Option<usize>) -> NftError {
+        NftError::Refused {
+            table: "ip kube-proxy".to_owned(),
+            refusals: vec![nftables::Refusal {
+                change: Some(0),
+                request: "add elements".to_owned(),
+                item,
+                attribute: None,
+                message: None,
+                code: nix::libc::ENFILE,
+            }],
+            more: 0,
+        }
+    }
+
+    /// A change with an element of each plan.
+    fn ordered(plans: &[&PlanId], each_alone: bool) -> Ordered {
+        let mut batch = Batch::default();
+        for (number, plan) in (0..).zip(plans) {
+            batch.of_plan(plan);
+            let element = nftables::Element::new(nftables::Data::new(&[number]));
+            batch.remove_element(Shared::ServiceIps, element);
+        }
+        batch.ordered(each_alone)
+    }
+
+    #[test]
+    fn what_is_refused_stays_as_it_was_or_goes_and_all_else_is_written() {
+        let (old, new, other) = (plan("a", 1), plan("a", 2), plan("b", 1));
+        let programmed = HashMap::from([(old.id.clone(), Arc::clone(&old))]);
+        let wanted = [&other, &new].map(|plan| (&plan.id, Arc::clone(plan)));
+        let mut attempt = Attempt {
+            wanted: wanted.into(),
+            refused: BTreeMap::new(),
+            each_alone: false,
+        };
+        let ids = [&other.id, &new.id];
+        // A kernel that does not say which element is asked again.
+        assert!(attempt.blame(&refused(None), &ordered(&ids, false), &programmed));
+        assert!(attempt.each_alone && attempt.refused.is_empty());
+        assert!(attempt.blame(&refused(Some(1)), &ordered(&ids, false), &programmed));
+        assert_eq!(attempt.wanted[&new.id], old);
+        assert!(attempt.blame(&refused(Some(1)), &ordered(&ids, false), &programmed));
+        assert_eq!(attempt.wanted.keys().collect::<Vec<_>>(), [&&other.id]);
+        let said = &attempt.refused[&new.id].message;
+        assert!(said.starts_with("add elements"), "{said}");
+        // Nobody is left to be blamed.
+        assert!(!attempt.blame(&refused(Some(1)), &ordered(&ids, false), &programmed));
+        assert!(!attempt.blame(&refused(Some(0)), &ordered(&[], true), &programmed));
+        assert!(attempt.refused.len() == 1 && attempt.wanted.len() == 1);
+    }
+}
