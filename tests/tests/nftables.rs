@@ -179,6 +179,30 @@ fn the_reference_s_tables_are_taken_over_without_a_gap() -> Result<()> {
     stage.check_packets(&["reference", "ours"])
 }
 
+/// What goes to an address of a ServiceCIDR that no Service has is dropped as soon as the ServiceCIDR
+/// is there, and let through when it goes.
+#[test]
+fn service_cidrs_are_followed() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.lay_down_one()?;
+    let proxy = stage.start(Backend::NFTABLES, &[])?;
+    let probe = Probe::new(Place::Pod12, Protocol::Tcp, "10.96.1.77:80".parse()?);
+    let probe = probe.timeout(Duration::from_millis(500));
+    for (text, answers) in [(SERVICE_CIDR, false), ("", true)] {
+        stage.manifests.replace_file("service-cidr.yaml", text)?;
+        wait_for("the ServiceCIDR in the kernel", SOON, POLL, || {
+            let outcome = stage.bed.probe(&probe)?;
+            Ok(match outcome {
+                Outcome::Answered(_) => answers,
+                Outcome::TimedOut => !answers,
+                _ => false,
+            })
+        })
+        .with_context(|| proxy.log_tail(20))?;
+    }
+    Ok(())
+}
+
 /// Whatever somebody else flushes, removes, adds or deletes is put right within a sync period or two.
 #[test]
 fn what_others_do_to_the_table_is_put_right() -> Result<()> {
