@@ -621,3 +621,8 @@ fn generated_clusters_on_ebpf() -> Result<()> {
 fn generated_clusters_on_ipvs() -> Result<()> {
     run(Backend::IPVS, 4)
 }
+
+#[test]
+fn generated_clusters_on_nftables() -> Result<()> {
+    run(Backend::NFTABLES, 4)
+}

@@ -14,9 +14,9 @@ use switchyard_netlink::ipset::{Entry, IpsetError};
 
 use super::apply::Ipvs;
 use super::error::IpvsModeError;
-use super::holders::Holders;
 use super::rules::{self, CHAINS};
 use super::sets::Set;
+use crate::backend::holders::Holders;
 use crate::backend::xtables::{Batch, Table, ToolError};
 
 /// nf_tables lets go of a deleted rule's set a moment after the rule is gone.

@@ -26,7 +26,6 @@ mod difference;
 mod ensure;
 mod error;
 mod form;
-mod holders;
 #[cfg(test)]
 mod listing;
 mod probe;
