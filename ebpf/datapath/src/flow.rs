@@ -239,14 +239,13 @@ fn set_key(work: &mut Work, hook: Hook) {
 
 #[inline(always)]
 fn touch(maps: &impl Maps, flow: FlowRef, parsed: &Parsed, place: &Place) {
-    // Each packet passes one of these entries, whatever others it passes.
+    // Each packet passes one of these two entries, whatever others it passes.
     let known = flow.flags();
-    let answers = flow_flags::UNMASQUERADE | flow_flags::BOTH;
     let (service, _) = flow.owner();
     if known & flow_flags::REQUEST != 0 {
         let (address, port) = flow.target();
         maps.count_packet(service, &address, port, place.bytes);
-    } else if known & flow_flags::REPLY != 0 || known & answers == answers {
+    } else if known & flow_flags::REPLY != 0 {
         maps.count_packet(service, &parsed.source, parsed.source_port, place.bytes);
     }
     let mut flags = 0;

@@ -30,7 +30,8 @@ pub(super) fn open(maps: &impl Maps, work: &mut Work, out: &Place) -> bool {
         service: opening.service,
         id: new_id(maps, maps.now_ns()),
         vip: work.old.destination,
-        flags: flow_flags::BOTH,
+        // What comes back passes no other entry.
+        flags: flow_flags::BOTH | flow_flags::REPLY,
     };
     if !masked.take(maps, work, out) {
         return false;

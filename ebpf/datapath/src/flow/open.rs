@@ -3,8 +3,8 @@
 use super::masquerade::own_address;
 use super::{Place, Verdict, Work, drop, is_offered, note, rewrite};
 use crate::layout::{
-    Address, AffinityKey, FlowKey, Frontend, Hook, Kind, RangeKey, Reason, SCTP, Settings,
-    address_flags, device_flags, flow_flags, header_flags, settings_flags,
+    Address, AffinityKey, Endpoint, FlowKey, Frontend, Hook, Kind, RangeKey, Reason, SCTP,
+    Settings, address_flags, device_flags, flow_flags, header_flags, settings_flags,
 };
 use crate::maps::{FlowRef, SEEN_RESOLUTION_NS};
 use crate::parse::{Fragment, Parsed};
@@ -148,7 +148,14 @@ fn send(
         maps.random()
     };
     let mut chosen = select(maps, service, choice, &client, hash, from_outside);
-    for attempt in 0..TRIES_MAX {
+    if maps.forwards()
+        && work.may_leave
+        && let Some(endpoint) = chosen
+        && waits(maps, work, choice, frontend.service, &endpoint)
+    {
+        return rewrite(&mut work.to, &endpoint.address, endpoint.port);
+    }
+    for _ in 0..TRIES_MAX {
         let Some(endpoint) = chosen else {
             return Verdict::Pass;
         };
@@ -159,16 +166,9 @@ fn send(
             address: endpoint.address,
             port: endpoint.port,
             service: frontend.service,
-            masquerade: choice.masquerade || endpoint.address == work.parsed.source,
-            flags: if choice.is_cluster {
-                0
-            } else {
-                flow_flags::LOCAL
-            },
+            masquerade: is_masqueraded(choice, &endpoint, &work.parsed),
+            flags: list_flag(choice),
         };
-        if attempt == 0 && flow.waits(maps, work) {
-            return rewrite(&mut work.to, &endpoint.address, endpoint.port);
-        }
         match flow.insert(maps, work) {
             Inserted::Yes => {
                 maps.count_connection(frontend.service, &endpoint, place.bytes);
@@ -183,6 +183,47 @@ fn send(
         }
     }
     drop(&mut work.noted, frontend.service, Reason::Collision)
+}
+
+/// Whether the entries of a flow, whose packet may be sent on at once, wait until it is known by
+/// which device it goes: it is masqueraded. Not where its client has another flow with the endpoint,
+/// from the same port.
+#[inline(always)]
+fn waits(
+    maps: &impl Maps,
+    work: &mut Work,
+    choice: &Choice,
+    service: u32,
+    endpoint: &Endpoint,
+) -> bool {
+    if !is_masqueraded(choice, endpoint, &work.parsed)
+        || (work.parsed.protocol == SCTP && endpoint.port != work.parsed.destination_port)
+    {
+        return false;
+    }
+    set_reply(&mut work.other, &work.key, &endpoint.address, endpoint.port);
+    if maps.flow(&work.other).is_some() {
+        return false;
+    }
+    work.opening.is_some = true;
+    work.opening.service = service;
+    work.opening.flags = list_flag(choice);
+    true
+}
+
+#[inline(always)]
+fn is_masqueraded(choice: &Choice, endpoint: &Endpoint, parsed: &Parsed) -> bool {
+    choice.masquerade || endpoint.address == parsed.source
+}
+
+/// From which list of endpoints a flow has its own.
+#[inline(always)]
+const fn list_flag(choice: &Choice) -> u16 {
+    if choice.is_cluster {
+        0
+    } else {
+        flow_flags::LOCAL
+    }
 }
 
 /// What every node sees of a packet; for clients with affinity without their port, so that all
@@ -218,24 +259,6 @@ pub(super) enum Inserted {
 }
 
 impl NewFlow {
-    /// Whether its entries have to wait until it is known by which device it goes: it is
-    /// masqueraded and may be sent on at once. Not where its client has another flow with the
-    /// endpoint, from the same port.
-    #[inline(always)]
-    fn waits(&self, maps: &impl Maps, work: &mut Work) -> bool {
-        if !maps.forwards() || !self.masquerade || !work.may_leave {
-            return false;
-        }
-        set_reply(&mut work.other, &work.key, &self.address, self.port);
-        if maps.flow(&work.other).is_some() {
-            return false;
-        }
-        work.opening.is_some = true;
-        work.opening.service = self.service;
-        work.opening.flags = self.flags;
-        true
-    }
-
     /// Adds the flow's entries, in the place of those of another that is over where that is in the
     /// way; none stays if one can't be added.
     #[inline(always)]

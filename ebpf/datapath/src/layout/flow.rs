@@ -88,7 +88,7 @@ impl FlowValue {
 pub mod flow_flags {
     /// From the client, at ingress: the address is the endpoint's.
     pub const REQUEST: u16 = 1;
-    /// To the client, at egress: the address is the VIP.
+    /// To the client, at egress: the address is the VIP. With [`BOTH`] at ingress.
     pub const REPLY: u16 = 1 << 1;
     /// From the client, at egress: the address is the node's.
     pub const MASQUERADE: u16 = 1 << 2;
