@@ -5,14 +5,14 @@ use std::fmt::Display;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::error::NetlinkError;
-use crate::transport::{self, Transport};
+use crate::transport::{self, Span, Transport};
 use crate::writer::{MessageHead, Writer};
 
 /// `struct nfgenmsg` in front of every payload.
 const NFGENMSG_BYTES: usize = 4;
 
 /// One of the kernel's answers.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer<'a> {
     /// An object: command, `nfgen_family` and attributes.
     Object {
@@ -46,6 +46,17 @@ impl NfnlSocket {
         })
     }
 
+    /// The same, and the kernel says with a refusal what in the message it is about.
+    pub(crate) fn open_explained(
+        subsystem: u8,
+        subsystem_name: &'static str,
+    ) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            subsystem,
+            transport: Transport::open_explained(NETLINK_NETFILTER, subsystem_name)?,
+        })
+    }
+
     /// The head of the next message, with a sequence number of its own.
     pub(crate) fn head(&mut self, command: u8, flags: u16, family: u8) -> MessageHead {
         MessageHead {
@@ -66,19 +77,27 @@ impl NfnlSocket {
         on_answer: &mut dyn FnMut(Answer<'_>) -> Result<(), String>,
     ) -> Result<(), NetlinkError> {
         self.transport
-            .exchange(writer, last, request, &mut |answer| match answer {
-                transport::Answer::Message { kind, payload } => {
-                    on_answer(read_object(kind, payload)?)
-                }
-                transport::Answer::Refused {
-                    sequence,
-                    code,
-                    original,
-                } => on_answer(Answer::Refused {
-                    sequence,
-                    code,
-                    original,
-                }),
+            .exchange(writer, last, request, &mut |answer| {
+                on_answer(read_answer(answer)?)
+            })
+    }
+
+    /// The first of `count` numbers in a row, for as many messages.
+    pub(crate) fn take_sequences(&mut self, count: u32) -> u32 {
+        self.transport.take_sequences(count)
+    }
+
+    /// [`Transport::exchange_batch`], with what nfnetlink puts into each message.
+    pub(crate) fn exchange_batch(
+        &mut self,
+        writer: &Writer,
+        span: Span,
+        request: &dyn Display,
+        on_answer: &mut dyn FnMut(Answer<'_>) -> Result<(), String>,
+    ) -> Result<(), NetlinkError> {
+        self.transport
+            .exchange_batch(writer, span, request, &mut |answer| {
+                on_answer(read_answer(answer)?)
             })
     }
 
@@ -108,6 +127,21 @@ impl NfnlSocket {
                 code,
             })
         })
+    }
+}
+
+fn read_answer(answer: transport::Answer<'_>) -> Result<Answer<'_>, String> {
+    match answer {
+        transport::Answer::Message { kind, payload } => read_object(kind, payload),
+        transport::Answer::Refused {
+            sequence,
+            code,
+            original,
+        } => Ok(Answer::Refused {
+            sequence,
+            code,
+            original,
+        }),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The generation id of nf_tables: it changes whenever anybody commits a change to any
 //! table of the network namespace, iptables-nft and nft alike, and never otherwise.
 //!
-//! Source: `NFT_MSG_GETGEN`, `enum nft_gen_attributes` of `linux/netfilter/nf_tables.h`;
+//! Source: `NFT_message::GET_GENERATION`, `enum nft_gen_attributes` of `linux/netfilter/nf_tables.h`;
 //! Linux 3.18.
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
@@ -9,18 +9,15 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use crate::attribute;
 use crate::error::NetlinkError;
 use crate::nfnl::NfnlSocket;
+use crate::nftables::numbers::{GENERATION_ID, SUBSYSTEM, SUBSYSTEM_NAME, message};
 use crate::writer::Writer;
 
-const SUBSYSTEM_NFTABLES: u8 = 10;
-const MSG_NEWGEN: u8 = 15;
-const MSG_GETGEN: u8 = 16;
-const GEN_ID: u16 = 1;
 const REQUEST: &str = "read the nf_tables generation id";
 
 /// A generation of the rule set. Only equality means anything: the number starts anywhere
 /// and wraps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generation(u32);
+pub struct Generation(pub(crate) u32);
 
 /// Reads the generation id, in the network namespace it was opened in.
 ///
@@ -40,7 +37,7 @@ impl GenerationReader {
     /// [`NetlinkError::Open`].
     pub fn open() -> Result<Self, NetlinkError> {
         Ok(Self {
-            socket: NfnlSocket::open(SUBSYSTEM_NFTABLES, "nf_tables")?,
+            socket: NfnlSocket::open(SUBSYSTEM, SUBSYSTEM_NAME)?,
             writer: Writer::new(),
         })
     }
@@ -52,7 +49,9 @@ impl GenerationReader {
     /// nf_tables.
     pub fn read(&mut self) -> Result<Generation, NetlinkError> {
         self.writer.clear();
-        let head = self.socket.head(MSG_GETGEN, NLM_F_REQUEST | NLM_F_ACK, 0);
+        let head = self
+            .socket
+            .head(message::GET_GENERATION, NLM_F_REQUEST | NLM_F_ACK, 0);
         self.writer.message(&head, |_| {});
         let mut id = None;
         self.socket.request(
@@ -60,7 +59,7 @@ impl GenerationReader {
             head.sequence,
             &REQUEST,
             |command, _, bytes| {
-                if command == MSG_NEWGEN {
+                if command == message::NEW_GENERATION {
                     id = parse(bytes)?;
                 }
                 Ok(())
@@ -73,8 +72,8 @@ impl GenerationReader {
     }
 }
 
-fn parse(attributes: &[u8]) -> Result<Option<Generation>, String> {
-    attribute::find(attributes, GEN_ID)?
+pub(crate) fn parse(attributes: &[u8]) -> Result<Option<Generation>, String> {
+    attribute::find(attributes, GENERATION_ID)?
         .map(|value| attribute::u32_be(value, "NFTA_GEN_ID").map(Generation))
         .transpose()
 }

@@ -7,34 +7,13 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
-
 use crate::attribute::{self, Detail, attributes};
 use crate::error::NetlinkError;
 use crate::family::Family;
-use crate::nfnl::NfnlSocket;
-use crate::writer::Writer;
-
-const SUBSYSTEM_NFTABLES: u8 = 10;
-const MSG_NEWCHAIN: u8 = 3;
-const MSG_GETCHAIN: u8 = 4;
-const MSG_NEWRULE: u8 = 6;
-const MSG_GETRULE: u8 = 7;
-const CHAIN_TABLE: u16 = 1;
-const CHAIN_HANDLE: u16 = 2;
-const CHAIN_NAME: u16 = 3;
-const CHAIN_USE: u16 = 6;
-const RULE_TABLE: u16 = 1;
-const RULE_CHAIN: u16 = 2;
-const RULE_HANDLE: u16 = 3;
-const RULE_EXPRESSIONS: u16 = 4;
-const RULE_USERDATA: u16 = 7;
-const LIST_ELEM: u16 = 1;
-const EXPR_NAME: u16 = 1;
-const EXPR_DATA: u16 = 2;
-
-/// How often a dump that was overtaken by a change is taken anew.
-const DUMP_TRIES_MAX: u32 = 5;
+use crate::nftables::list::{Lister, Listing};
+use crate::nftables::numbers::{
+    LIST_ELEM, chain as chain_attribute, message, rule as rule_attribute,
+};
 
 /// Expressions that change by themselves, by traffic, and so are no part of what a rule says.
 const EXPRESSIONS_THAT_COUNT: [&str; 3] = ["counter", "last", "quota"];
@@ -65,8 +44,7 @@ pub struct Chain<'a> {
 /// Lists chains and rules, in the network namespace it was opened in.
 #[derive(Debug)]
 pub struct RuleLister {
-    socket: NfnlSocket,
-    writer: Writer,
+    lister: Lister,
 }
 
 impl RuleLister {
@@ -76,8 +54,7 @@ impl RuleLister {
     /// [`NetlinkError::Open`].
     pub fn open() -> Result<Self, NetlinkError> {
         Ok(Self {
-            socket: NfnlSocket::open(SUBSYSTEM_NFTABLES, "nf_tables")?,
-            writer: Writer::new(),
+            lister: Lister::open()?,
         })
     }
 
@@ -96,20 +73,22 @@ impl RuleLister {
         start: impl FnMut() -> State,
         mut on_chain: impl FnMut(&mut State, Chain<'_>),
     ) -> Result<State, NetlinkError> {
-        let request = format!("list the chains of the {family} table {table}");
-        let dump = Dump {
-            command: MSG_GETCHAIN,
-            family,
-            table,
-            chain: None,
-            request,
+        let listing = Listing {
+            command: message::GET_CHAIN,
+            family: family.number(),
+            request: format!("list the chains of the {family} table {table}"),
         };
-        self.dump(&dump, start, |state, bytes| {
-            if let Some(chain) = parse_chain(bytes, table)? {
-                on_chain(state, chain);
-            }
-            Ok(())
-        })
+        self.lister.list(
+            &listing,
+            |writer| writer.text(chain_attribute::TABLE, table),
+            start,
+            |state, bytes| {
+                if let Some(chain) = parse_chain(bytes, table)? {
+                    on_chain(state, chain);
+                }
+                Ok(())
+            },
+        )
     }
 
     /// Hands every rule of one chain, or of a whole table, to `on_rule` in order. What is not
@@ -132,72 +111,28 @@ impl RuleLister {
             Some(chain) => format!("list the rules of chain {chain} of the {family} table {table}"),
             None => format!("list the rules of the {family} table {table}"),
         };
-        let dump = Dump {
-            command: MSG_GETRULE,
-            family,
-            table,
-            chain,
+        let listing = Listing {
+            command: message::GET_RULE,
+            family: family.number(),
             request,
         };
-        self.dump(&dump, start, |state, bytes| {
-            if let Some(rule) = parse(bytes, table)? {
-                on_rule(state, rule);
-            }
-            Ok(())
-        })
-    }
-
-    fn dump<State>(
-        &mut self,
-        dump: &Dump<'_>,
-        mut start: impl FnMut() -> State,
-        mut on_object: impl FnMut(&mut State, &[u8]) -> Result<(), Detail>,
-    ) -> Result<State, NetlinkError> {
-        let mut tries_left = DUMP_TRIES_MAX;
-        loop {
-            let mut state = start();
-            tries_left -= 1;
-            match self.dump_once(dump, &mut |bytes| on_object(&mut state, bytes)) {
-                Ok(()) => return Ok(state),
-                Err(NetlinkError::Interrupted { .. }) if tries_left > 0 => {}
-                Err(error) if error.refused_code() == Some(nix::libc::ENOENT) => return Ok(start()),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn dump_once(
-        &mut self,
-        dump: &Dump<'_>,
-        on_object: &mut dyn FnMut(&[u8]) -> Result<(), Detail>,
-    ) -> Result<(), NetlinkError> {
-        self.writer.clear();
-        let flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let head = self.socket.head(dump.command, flags, dump.family.number());
-        self.writer.message(&head, |writer| {
-            writer.text(RULE_TABLE, dump.table); // NFTA_CHAIN_TABLE is the same
-            if let Some(chain) = dump.chain {
-                writer.text(RULE_CHAIN, chain);
-            }
-        });
-        self.socket.request(
-            &self.writer,
-            head.sequence,
-            &dump.request,
-            |command, _, bytes| match command {
-                MSG_NEWCHAIN | MSG_NEWRULE => on_object(bytes),
-                _ => Ok(()),
+        self.lister.list(
+            &listing,
+            |writer| {
+                writer.text(rule_attribute::TABLE, table);
+                if let Some(chain) = chain {
+                    writer.text(rule_attribute::CHAIN, chain);
+                }
+            },
+            start,
+            |state, bytes| {
+                if let Some(rule) = parse(bytes, table)? {
+                    on_rule(state, rule);
+                }
+                Ok(())
             },
         )
     }
-}
-
-struct Dump<'a> {
-    command: u8,
-    family: Family,
-    table: &'a str,
-    chain: Option<&'a str>,
-    request: String,
 }
 
 /// `None` for a chain of another table: the kernel sends the family's all.
@@ -206,10 +141,14 @@ fn parse_chain<'a>(bytes: &'a [u8], table: &str) -> Result<Option<Chain<'a>>, De
     for attribute in attributes(bytes) {
         let (kind, value) = attribute?;
         match kind {
-            CHAIN_TABLE if attribute::text(value, "NFTA_CHAIN_TABLE")? != table => return Ok(None),
-            CHAIN_NAME => name = Some(attribute::text(value, "NFTA_CHAIN_NAME")?),
-            CHAIN_HANDLE => handle = Some(attribute::u64_be(value, "NFTA_CHAIN_HANDLE")?),
-            CHAIN_USE => uses = Some(attribute::u32_be(value, "NFTA_CHAIN_USE")?),
+            chain_attribute::TABLE if attribute::text(value, "NFTA_CHAIN_TABLE")? != table => {
+                return Ok(None);
+            }
+            chain_attribute::NAME => name = Some(attribute::text(value, "NFTA_CHAIN_NAME")?),
+            chain_attribute::HANDLE => {
+                handle = Some(attribute::u64_be(value, "NFTA_CHAIN_HANDLE")?);
+            }
+            chain_attribute::USE => uses = Some(attribute::u32_be(value, "NFTA_CHAIN_USE")?),
             _ => {}
         }
     }
@@ -226,11 +165,13 @@ fn parse<'a>(bytes: &'a [u8], table: &str) -> Result<Option<Rule<'a>>, Detail> {
     for attribute in attributes(bytes) {
         let (kind, value) = attribute?;
         match kind {
-            RULE_TABLE if attribute::text(value, "NFTA_RULE_TABLE")? != table => return Ok(None),
-            RULE_CHAIN => chain = Some(attribute::text(value, "NFTA_RULE_CHAIN")?),
-            RULE_HANDLE => handle = Some(attribute::u64_be(value, "NFTA_RULE_HANDLE")?),
-            RULE_EXPRESSIONS => hash_expressions(value, &mut fingerprint)?,
-            RULE_USERDATA => value.hash(&mut fingerprint),
+            rule_attribute::TABLE if attribute::text(value, "NFTA_RULE_TABLE")? != table => {
+                return Ok(None);
+            }
+            rule_attribute::CHAIN => chain = Some(attribute::text(value, "NFTA_RULE_CHAIN")?),
+            rule_attribute::HANDLE => handle = Some(attribute::u64_be(value, "NFTA_RULE_HANDLE")?),
+            rule_attribute::EXPRESSIONS => hash_expressions(value, &mut fingerprint)?,
+            rule_attribute::USERDATA => value.hash(&mut fingerprint),
             _ => {}
         }
     }
@@ -252,11 +193,12 @@ fn hash_expressions(bytes: &[u8], fingerprint: &mut DefaultHasher) -> Result<(),
         let (LIST_ELEM, expression) = element? else {
             continue;
         };
-        let name = attribute::find(expression, EXPR_NAME)?.unwrap_or_default();
+        let name =
+            attribute::find(expression, rule_attribute::EXPRESSION_NAME)?.unwrap_or_default();
         let name = attribute::text(name, "NFTA_EXPR_NAME")?;
         name.hash(fingerprint);
         if !EXPRESSIONS_THAT_COUNT.contains(&name) {
-            attribute::find(expression, EXPR_DATA)?.hash(fingerprint);
+            attribute::find(expression, rule_attribute::EXPRESSION_DATA)?.hash(fingerprint);
         }
     }
     Ok(())
@@ -277,22 +219,24 @@ mod tests {
         };
         let mut writer = Writer::new();
         writer.message(&head, |writer| {
-            writer.text(RULE_TABLE, "nat");
-            writer.text(RULE_CHAIN, "C");
-            writer.attribute(RULE_HANDLE, &handle.to_be_bytes());
-            writer.nest(RULE_EXPRESSIONS, |writer| {
+            writer.text(rule_attribute::TABLE, "nat");
+            writer.text(rule_attribute::CHAIN, "C");
+            writer.attribute(rule_attribute::HANDLE, &handle.to_be_bytes());
+            writer.nest(rule_attribute::EXPRESSIONS, |writer| {
                 writer.nest(LIST_ELEM, |writer| {
-                    writer.text(EXPR_NAME, "counter");
-                    writer.nest(EXPR_DATA, |writer| {
+                    writer.text(rule_attribute::EXPRESSION_NAME, "counter");
+                    writer.nest(rule_attribute::EXPRESSION_DATA, |writer| {
                         writer.attribute(1, &packets.to_be_bytes());
                     });
                 });
                 writer.nest(LIST_ELEM, |writer| {
-                    writer.text(EXPR_NAME, "immediate");
-                    writer.nest(EXPR_DATA, |writer| writer.u8(1, verdict));
+                    writer.text(rule_attribute::EXPRESSION_NAME, "immediate");
+                    writer.nest(rule_attribute::EXPRESSION_DATA, |writer| {
+                        writer.u8(1, verdict);
+                    });
                 });
             });
-            writer.attribute(RULE_USERDATA, comment);
+            writer.attribute(rule_attribute::USERDATA, comment);
         });
         writer.bytes().unwrap()[20..].to_vec()
     }

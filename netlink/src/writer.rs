@@ -5,6 +5,8 @@ use netlink_packet_core::{NLA_F_NESTED, NLA_F_NET_BYTEORDER};
 const ALIGNMENT_BYTES: usize = 4;
 /// `struct nlmsghdr` of `linux/netlink.h`.
 const MESSAGE_HEADER_BYTES: usize = 16;
+const FLAGS_AT: usize = 6;
+const SEQUENCE_AT: usize = 8;
 
 /// Writes netlink messages one behind the other into one buffer, to be sent at once.
 ///
@@ -27,9 +29,14 @@ impl Writer {
         self.too_large = false;
     }
 
-    #[cfg(test)]
+    /// Bytes so far.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Takes back what was written since there were so many bytes, at the end of an attribute.
+    pub(crate) fn take_back_to(&mut self, bytes: usize) {
+        self.bytes.truncate(bytes);
     }
 
     /// What was written, or `None` if a length field overflowed.
@@ -43,6 +50,22 @@ impl Writer {
         let kind = u16::from_be_bytes([head.subsystem, head.command]);
         self.plain_message(kind, head.flags, head.sequence, |writer| {
             writer.fixed(&[head.family, 0, 0, 0]);
+            body(writer);
+        });
+    }
+
+    /// `NFNL_MSG_BATCH_BEGIN` or `NFNL_MSG_BATCH_END` for a subsystem of nfnetlink.
+    pub(crate) fn batch_message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        sequence: u32,
+        subsystem: u8,
+        body: impl FnOnce(&mut Self),
+    ) {
+        self.plain_message(kind, flags, sequence, |writer| {
+            let [high, low] = u16::from(subsystem).to_be_bytes();
+            writer.fixed(&[0, 0, high, low]);
             body(writer);
         });
     }
@@ -67,6 +90,19 @@ impl Writer {
             Ok(length) => self.patch(start, &length.to_ne_bytes()),
             Err(_) => self.too_large = true,
         }
+    }
+
+    /// Gives the message that begins at `start` its sequence number.
+    pub(crate) fn set_sequence(&mut self, start: usize, sequence: u32) {
+        self.patch(start + SEQUENCE_AT, &sequence.to_ne_bytes());
+    }
+
+    /// Adds `NLM_F_*` to the message that begins at `start`.
+    pub(crate) fn add_flags(&mut self, start: usize, flags: u16) {
+        let place = start + FLAGS_AT;
+        let present = self.bytes.get(place..).and_then(<[u8]>::first_chunk);
+        let present = present.copied().map_or(0, u16::from_ne_bytes);
+        self.patch(place, &(present | flags).to_ne_bytes());
     }
 
     /// A part of a protocol's fixed header, a multiple of 4 bytes in the end.

@@ -10,6 +10,7 @@ pub mod apiserver;
 pub mod binary;
 pub mod cases;
 pub mod dns;
+pub mod nftlist;
 pub mod recorded;
 pub mod rulediff;
 pub mod testbed;

@@ -48,6 +48,18 @@ pub fn load_reference_rules(bed: &Testbed, tool: IptablesTool) -> Result<()> {
     Ok(())
 }
 
+/// The tables the reference wrote for them in nftables mode, as `nft -j list ruleset` shows them.
+pub fn nftables() -> Result<String> {
+    read("nft-list.json")
+}
+
+/// Loads the reference's tables of nftables mode into node1, in both families.
+pub fn load_reference_tables(bed: &Testbed) -> Result<()> {
+    bed.run(Place::Node1, &["nft", "-f", "-"], &read("nft-list.txt")?)?
+        .success("nft -f")?;
+    Ok(())
+}
+
 /// Rules without their `nfacct` matches.
 pub fn without_nfacct(rules: &str) -> String {
     let mut text = String::with_capacity(rules.len());

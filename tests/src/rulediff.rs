@@ -88,6 +88,12 @@ impl SavedRules {
         rules
     }
 
+    /// Adds a rule, which begins with the name of its chain, at the end of the chain.
+    pub(crate) fn push(&mut self, table: &str, chain: &str, rule: Option<String>) {
+        let key = (table.to_owned(), chain.to_owned());
+        self.chains.entry(key).or_default().extend(rule);
+    }
+
     /// All rules, as `table: rule`, in order within their chain.
     pub fn lines(&self) -> Vec<String> {
         self.chains

@@ -19,6 +19,11 @@ fn every_case_on_iptables_legacy() -> Result<()> {
     run_all(Backend::IPTABLES_LEGACY)
 }
 
+#[test]
+fn every_case_on_nftables() -> Result<()> {
+    run_all(Backend::NFTABLES)
+}
+
 /// Fails with what is missing where the kernel or the machine cannot run it.
 #[test]
 fn every_case_on_ebpf() -> Result<()> {

@@ -593,3 +593,8 @@ fn generated_clusters_on_iptables_legacy() -> Result<()> {
 fn generated_clusters_on_ebpf() -> Result<()> {
     run(Backend::EBPF, 3)
 }
+
+#[test]
+fn generated_clusters_on_nftables() -> Result<()> {
+    run(Backend::NFTABLES, 4)
+}

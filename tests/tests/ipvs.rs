@@ -396,7 +396,7 @@ fn from_iptables_and_back_no_connection_fails() -> Result<()> {
 
 /// On a kernel without IPVS; one that has it has nothing to fall back from.
 #[test]
-fn without_ipvs_iptables_takes_its_place() -> Result<()> {
+fn without_ipvs_nftables_takes_its_place() -> Result<()> {
     let stage = Stage::new()?;
     let has_ipvs = stage.bed.run(Place::Node1, &["ipvsadm", "-Sn"], "")?;
     if has_ipvs.success("ipvsadm").is_ok() {
@@ -405,7 +405,7 @@ fn without_ipvs_iptables_takes_its_place() -> Result<()> {
     stage.put(&[service(&ENDPOINTS)?])?;
     let proxy = stage.start(Backend::IPVS, &[EACH_SECOND])?;
     stage.wait_answered(Place::Pod12, VIP, ENDPOINTS[0])?;
-    let said = "--proxy-mode=ipvs can't be had on this machine: iptables in its place";
+    let said = "--proxy-mode=ipvs can't be had on this machine: nftables in its place";
     let lines = proxy.log();
     ensure!(
         lines.lines().filter(|line| line.contains(said)).count() == 1,
@@ -413,6 +413,6 @@ fn without_ipvs_iptables_takes_its_place() -> Result<()> {
     );
     let address = "127.0.0.1:10249".parse()?;
     let mode = stage.bed.http_get(Place::Node1, address, "/proxyMode")?;
-    ensure!(mode.body.trim() == "iptables", "{}", mode.body);
+    ensure!(mode.body.trim() == "nftables", "{}", mode.body);
     Ok(())
 }

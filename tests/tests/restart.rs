@@ -203,6 +203,11 @@ fn no_connection_fails_when_it_dies_over_legacy() -> Result<()> {
 }
 
 #[test]
+fn no_connection_fails_when_it_dies_over_nftables() -> Result<()> {
+    die_under_traffic(Backend::NFTABLES)
+}
+
+#[test]
 fn no_connection_fails_when_it_dies_over_ebpf() -> Result<()> {
     die_under_traffic(Backend::EBPF)
 }

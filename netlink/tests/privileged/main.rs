@@ -16,6 +16,7 @@ mod namespace;
 mod nfacct;
 mod nft_generation;
 mod nft_rules;
+mod nftables;
 mod rights;
 mod sock_diag;
 mod xtables_info;

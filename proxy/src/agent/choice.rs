@@ -9,17 +9,16 @@ use crate::backend::Backend;
 use crate::backend::ebpf::{self, Ebpf, Missing, Paths};
 use crate::backend::iptables::Rules;
 use crate::backend::ipvs::{self, Ipvs, IpvsModeError};
+use crate::backend::nftables::{self, Features, NftablesModeError, Tables};
 use crate::backend::xtables::Tool;
 use crate::settings::{EbpfSettings, ProxyMode, Settings};
-
-/// Why nftables is passed over.
-const NO_NFTABLES: &str = "not built yet";
 
 /// A backend that can be had, as far as can be told without touching anything.
 #[derive(Debug)]
 pub(super) enum Choice {
     Iptables(Vec<Tool>),
     Ipvs(Vec<Tool>, Vec<IpvsScheduler>),
+    Nftables(Vec<(IpFamily, Features)>),
     Ebpf(Paths),
 }
 
@@ -29,10 +28,13 @@ pub(super) fn choose(settings: &Settings) -> Result<Choice, StartError> {
     match settings.proxy_mode {
         ProxyMode::Iptables => host::find_tools().map(Choice::Iptables),
         ProxyMode::Ipvs => find_ipvs(settings),
+        ProxyMode::Nftables => find_nftables()
+            .map(Choice::Nftables)
+            .map_err(StartError::Nftables),
         ProxyMode::Ebpf => ebpf().map(Choice::Ebpf).map_err(StartError::NoEbpf),
         ProxyMode::Auto => match ebpf() {
             Ok(paths) => Ok(Choice::Ebpf(paths)),
-            Err(why) => fall_back(why).map(Choice::Iptables),
+            Err(why) => fall_back(why),
         },
     }
 }
@@ -43,7 +45,8 @@ pub(super) fn open(choice: Choice, facts: &mut Facts) -> Result<Backend, StartEr
     let is_free = facts.settings.proxy_mode == ProxyMode::Auto;
     let paths = match choice {
         Choice::Iptables(tools) => return Ok(rules(tools, facts)),
-        Choice::Ipvs(tools, schedulers) => return Ok(open_ipvs(tools, schedulers, facts)),
+        Choice::Ipvs(tools, schedulers) => return open_ipvs(tools, schedulers, facts),
+        Choice::Nftables(families) => return tables(families, facts),
         Choice::Ebpf(paths) => paths,
     };
     facts.families = host::families();
@@ -54,7 +57,7 @@ pub(super) fn open(choice: Choice, facts: &mut Facts) -> Result<Backend, StartEr
             }
             Ok(Backend::Ebpf(Box::new(ebpf)))
         }
-        Err(error) if is_free => Ok(rules(fall_back(error.to_string())?, facts)),
+        Err(error) if is_free => open(fall_back(error.to_string())?, facts),
         Err(error) => Err(StartError::Ebpf(error)),
     }
 }
@@ -67,61 +70,108 @@ fn rules(tools: Vec<Tool>, facts: &mut Facts) -> Backend {
     Backend::Iptables(rules.collect())
 }
 
-/// IPVS, or iptables where the machine lacks something for it.
+fn tables(families: Vec<(IpFamily, Features)>, facts: &mut Facts) -> Result<Backend, StartError> {
+    facts.families = families.iter().map(|(family, _)| *family).collect();
+    let families = families
+        .into_iter()
+        .map(|(family, features)| (facts.nftables(family), features));
+    Tables::open(families)
+        .map(Backend::Nftables)
+        .map_err(StartError::Nftables)
+}
+
+/// What the kernel has for nftables mode, in every family the node has. One without IPv6 is a
+/// warning.
+fn find_nftables() -> Result<Vec<(IpFamily, Features)>, NftablesModeError> {
+    let mut found = Vec::new();
+    for family in host::families() {
+        match nftables::probe(family) {
+            Ok(features) => found.push((family, features)),
+            Err(error) if family == IpFamily::V4 => return Err(error),
+            Err(error) => tracing::warn!(%error, "IPv4 only"),
+        }
+    }
+    Ok(found)
+}
+
+/// IPVS, or nftables or iptables where the machine lacks something for it.
 ///
 /// # Errors
-/// No iptables, which ipvs mode needs as well; IPVS without the scheduler that is wanted.
+/// IPVS without the scheduler that is wanted; none of the three.
 fn find_ipvs(settings: &Settings) -> Result<Choice, StartError> {
-    let tools = host::find_tools()?;
+    let tools = match host::find_tools() {
+        Ok(tools) => tools,
+        Err(error) => return instead_of_ipvs(&error),
+    };
     let Some(tool) = tools.first() else {
         return Ok(Choice::Iptables(tools)); // there is one of IPv4, else it is an error above
     };
     match ipvs::probe(settings.ipvs.scheduler, tool) {
         Ok(schedulers) => Ok(Choice::Ipvs(tools, schedulers)),
         Err(error @ IpvsModeError::NoScheduler { .. }) => Err(StartError::Ipvs(error)),
-        Err(error) => {
-            say_no_ipvs(&error);
-            Ok(Choice::Iptables(tools))
-        }
+        Err(error) => instead_of_ipvs(&error),
     }
 }
 
-/// The backend, or that of iptables where sets, the device or the match of sets can't be had.
-fn open_ipvs(tools: Vec<Tool>, schedulers: Vec<IpvsScheduler>, facts: &mut Facts) -> Backend {
+/// The backend, or another where sets, the device or the match of sets can't be had.
+fn open_ipvs(
+    tools: Vec<Tool>,
+    schedulers: Vec<IpvsScheduler>,
+    facts: &mut Facts,
+) -> Result<Backend, StartError> {
     facts.families = tools.iter().map(|tool| tool.family).collect();
     facts.schedulers = schedulers.into();
     let opened = tools
         .iter()
         .map(|tool| Ipvs::open(facts.ipvs(tool.family), tool.clone()));
     match opened.collect() {
-        Ok(families) => Backend::Ipvs(families),
-        Err(error) => {
-            say_no_ipvs(&error);
-            rules(tools, facts)
+        Ok(families) => Ok(Backend::Ipvs(families)),
+        Err(error) => open(instead_of_ipvs(&error)?, facts),
+    }
+}
+
+/// nftables, else iptables, where IPVS is wanted and can't be had.
+fn instead_of_ipvs(error: &dyn std::fmt::Display) -> Result<Choice, StartError> {
+    match find_nftables() {
+        Ok(families) => {
+            tracing::warn!(
+                mode = "nftables",
+                %error,
+                "--proxy-mode=ipvs can't be had on this machine: nftables in its place"
+            );
+            Ok(Choice::Nftables(families))
+        }
+        Err(not_nftables) => {
+            let tools = host::find_tools()?;
+            tracing::warn!(
+                mode = "iptables", %error, %not_nftables,
+                "--proxy-mode=ipvs can't be had on this machine: iptables in its place"
+            );
+            Ok(Choice::Iptables(tools))
         }
     }
 }
 
-fn say_no_ipvs(error: &IpvsModeError) {
-    tracing::warn!(
-        mode = "iptables", %error, not_nftables = NO_NFTABLES,
-        "--proxy-mode=ipvs can't be had on this machine: iptables in its place"
-    );
-}
-
-/// iptables, in `auto` where eBPF can't be had.
-fn fall_back(not_ebpf: String) -> Result<Vec<Tool>, StartError> {
+/// nftables, else iptables, in `auto` where eBPF can't be had.
+fn fall_back(not_ebpf: String) -> Result<Choice, StartError> {
+    let not_nftables = match find_nftables() {
+        Ok(families) => {
+            tracing::info!(mode = "nftables", %not_ebpf, "chose the proxy mode");
+            return Ok(Choice::Nftables(families));
+        }
+        Err(error) => error.to_string(),
+    };
     match host::find_tools() {
         Ok(tools) => {
             tracing::info!(
-                mode = "iptables", %not_ebpf, not_nftables = NO_NFTABLES,
+                mode = "iptables", %not_ebpf, %not_nftables,
                 "chose the proxy mode"
             );
-            Ok(tools)
+            Ok(Choice::Iptables(tools))
         }
         Err(error) => Err(StartError::NoMode {
             ebpf: not_ebpf,
-            nftables: NO_NFTABLES,
+            nftables: not_nftables,
             iptables: Box::new(error),
         }),
     }

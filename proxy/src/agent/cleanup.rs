@@ -6,7 +6,7 @@ use super::error::StartError;
 use super::host;
 use super::leftovers::on_each_tool;
 use crate::backend::xtables::Kept;
-use crate::backend::{ebpf, iptables, ipvs, remove_rules_of_all_modes};
+use crate::backend::{ebpf, iptables, ipvs, nftables, remove_rules_of_all_modes};
 
 /// Removes everything of ours, of every mode and in both families.
 ///
@@ -17,10 +17,12 @@ pub fn cleanup(bpf_root: &Path) -> Result<(), StartError> {
     let programs = ebpf::cleanup(bpf_root);
     let of_all_modes = on_each_tool(remove_rules_of_all_modes);
     let services = ipvs::cleanup(&Kept::default());
+    let tables = nftables::cleanup();
     let rules = on_each_tool(|tool| iptables::cleanup(tool, &Kept::default()));
     let programs = programs.map_err(StartError::EbpfCleanup)?;
     of_all_modes?;
     services.map_err(StartError::IpvsCleanup)?;
+    tables.map_err(StartError::NftablesCleanup)?;
     let rules = rules?;
     if rules.is_none() {
         // A node that only ever ran in ebpf mode has none, and nothing for them to remove.

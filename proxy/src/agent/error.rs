@@ -4,6 +4,7 @@ use switchyard_cluster::source::SourceError;
 
 use crate::backend::ebpf::EbpfError;
 use crate::backend::ipvs::IpvsModeError;
+use crate::backend::nftables::NftablesModeError;
 use crate::backend::xtables::ToolError;
 use crate::metrics::MetricsError;
 
@@ -25,12 +26,21 @@ pub enum StartError {
     /// The machine has all that ebpf mode needs, and still it can't be started.
     #[error("--proxy-mode=ebpf can't be started: {0}")]
     Ebpf(EbpfError),
+    /// The machine lacks what nftables mode needs.
+    #[error(
+        "--proxy-mode=nftables can't be started: {0}: use --proxy-mode=iptables, or auto, which \
+         takes what works"
+    )]
+    Nftables(NftablesModeError),
     /// IPVS is there, and can't do what is wanted.
     #[error("--proxy-mode=ipvs can't be started: {0}")]
     Ipvs(IpvsModeError),
     /// Virtual services, sets, rules or the device can't be removed.
     #[error("what ipvs mode left can't all be removed: {0}")]
     IpvsCleanup(IpvsModeError),
+    /// Tables can't be removed.
+    #[error("what nftables mode left can't all be removed: {0}")]
+    NftablesCleanup(NftablesModeError),
     /// Programs and maps can't be removed.
     #[error("what ebpf mode left can't all be removed: {0}")]
     EbpfCleanup(EbpfError),
@@ -43,7 +53,7 @@ pub enum StartError {
         /// Why not ebpf.
         ebpf: String,
         /// Why not nftables.
-        nftables: &'static str,
+        nftables: String,
         /// Why not iptables.
         iptables: Box<StartError>,
     },

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use switchyard_cluster::object::{IpFamily, IpvsScheduler};
 
 use super::host;
 use crate::addresses::LocalAddresses;
-use crate::backend::{ebpf, iptables, ipvs};
+use crate::backend::{ebpf, iptables, ipvs, nftables};
 use crate::devices::Devices;
 use crate::plan::NodeContext;
 use crate::settings::Settings;
@@ -29,6 +30,8 @@ pub(super) struct Facts {
     pub(super) large: HashSet<IpFamily>,
     /// What the kernel's IPVS has; none, unless the mode is ipvs.
     pub(super) schedulers: Arc<[IpvsScheduler]>,
+    /// Where ClusterIPs are allocated from, sorted.
+    pub(super) service_cidrs: Vec<IpNet>,
 }
 
 impl Facts {
@@ -46,6 +49,22 @@ impl Facts {
             nfacct: true,
             endpoint_comments: !self.large.contains(&family),
             cluster_ip_set: None,
+        }
+    }
+
+    /// What the table of a family depends on.
+    pub(super) fn nftables(&self, family: IpFamily) -> nftables::Config {
+        let settings = &self.settings;
+        let service_cidrs = self.service_cidrs.iter().copied();
+        nftables::Config {
+            family,
+            masquerade_mark: settings.masquerade_mark,
+            masquerade_all: settings.masquerade_all,
+            detector: self.node.detector.clone(),
+            node_port_addresses: node_port_addresses(&self.node, family, &self.local_addresses),
+            service_cidrs: service_cidrs
+                .filter(|network| IpFamily::of_net(*network) == family)
+                .collect(),
         }
     }
 

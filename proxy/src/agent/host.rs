@@ -111,7 +111,7 @@ pub(super) fn set_up_kernel(settings: &Settings, mode: Mode) {
     if mode == Mode::Ipvs {
         let _ = sysctl::apply_ipvs(proc_sys, settings.ipvs.strict_arp);
         set_ipvs_timeouts(&settings.ipvs);
-    } else if localhost_node_ports(settings) {
+    } else if mode == Mode::Iptables && localhost_node_ports(settings) {
         let _ = sysctl::apply_route_localnet(proc_sys);
     }
 }

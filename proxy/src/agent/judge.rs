@@ -15,6 +15,9 @@ use crate::backend::{BackendError, Report, Written};
 use crate::health::Moment;
 use crate::metrics::{Amount, Table};
 
+/// Repairs of what somebody else does are said this often at most; all are counted.
+const REPAIR_NOTICE: Duration = Duration::from_secs(60);
+
 /// What there is to say of a sync.
 struct Line<'a> {
     family: &'a str,
@@ -33,6 +36,9 @@ impl Agent {
             } else {
                 metrics.sync_partial_duration.observe(family, outcome.took);
             }
+            metrics
+                .nftables_cleanup_failures
+                .add(family, outcome.cleanup_failures);
             if let Some(totals) = outcome.rule_totals {
                 show(&metrics.iptables_rules, family, totals);
             }
@@ -72,6 +78,12 @@ impl Agent {
                     "sync failed; virtual services that could not be written stay as they are"
                 );
             }
+            BackendError::Nftables(_) => {
+                for family in outcome.families.iter().copied() {
+                    metrics.nftables_sync_failures.inc(family);
+                }
+                tracing::error!(%family, %error, "sync failed; the table stays as it is");
+            }
             BackendError::Ebpf(_) => {
                 tracing::error!(%family, %error, "sync failed; what is in the maps stays");
             }
@@ -109,7 +121,15 @@ impl Agent {
             for family in outcome.families.iter().copied() {
                 self.metrics.reconcile_repairs.add(family, count);
             }
-            line.repair();
+            // A second program that keeps writing would fill the log.
+            let now = Instant::now();
+            let said = self.repair_said.is_some_and(|at| now < at + REPAIR_NOTICE);
+            if said {
+                tracing::debug!(family = line.family, repaired = count, "repaired again");
+            } else {
+                self.repair_said = Some(now);
+                line.repair();
+            }
         }
     }
 
@@ -176,7 +196,13 @@ impl Line<'_> {
             Written::Changes(changes) if changes > 0 => {
                 tracing::info!(%family, took_ms, changes, "wrote the changes");
             }
-            Written::Rules(_) | Written::Elements(_) | Written::Changes(_) => {}
+            Written::Objects(objects) if objects > 0 => {
+                tracing::info!(%family, took_ms, objects_written = objects, "wrote the changes");
+            }
+            Written::Rules(_)
+            | Written::Elements(_)
+            | Written::Changes(_)
+            | Written::Objects(_) => {}
         }
     }
 
@@ -191,6 +217,13 @@ impl Line<'_> {
             Written::Elements(elements) => tracing::info!(
                 %family, took_ms, elements_written = elements, that_differed = repaired,
                 "compared all maps and programs with the kernel"
+            ),
+            Written::Objects(0) if repaired == 0 => tracing::debug!(
+                %family, took_ms, "compared the table with the kernel"
+            ),
+            Written::Objects(objects) => tracing::info!(
+                %family, took_ms, objects_written = objects, that_differed = repaired,
+                "compared the table with the kernel"
             ),
             // Every sync period.
             Written::Changes(0) if repaired == 0 => tracing::debug!(
@@ -214,6 +247,11 @@ impl Line<'_> {
             Written::Elements(elements) => tracing::warn!(
                 %family, took_ms, elements_written = elements, repaired,
                 "programs or map elements of ours had been changed or removed by somebody \
+                 else: put right"
+            ),
+            Written::Objects(objects) => tracing::warn!(
+                %family, took_ms, objects_written = objects, repaired,
+                "chains, rules or elements of ours had been changed or removed by somebody \
                  else: put right"
             ),
             Written::Changes(changes) => tracing::warn!(

@@ -8,7 +8,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::backend::xtables::{Kept, Tool, ToolError};
-use crate::backend::{BackendError, Mode, ebpf, iptables, ipvs, remove_rules_of_all_modes};
+use crate::backend::{
+    BackendError, Mode, ebpf, iptables, ipvs, nftables, remove_rules_of_all_modes,
+};
 
 /// How often a removal that failed is tried in all.
 const TRIES_MAX: u32 = 5;
@@ -53,12 +55,12 @@ fn remove_others(in_force: Mode, bpf_root: &Path) -> Result<Vec<Mode>, BackendEr
     let kept = match in_force {
         Mode::Iptables => iptables::kept(),
         Mode::Ipvs => ipvs::kept(),
-        Mode::Ebpf => Kept::default(),
+        Mode::Nftables | Mode::Ebpf => Kept::default(),
     };
     let mut removed = Vec::new();
     let mut first_error = None;
     let mut had_rules = false;
-    if in_force == Mode::Ebpf {
+    if matches!(in_force, Mode::Nftables | Mode::Ebpf) {
         match on_each_tool(remove_rules_of_all_modes) {
             Ok(any) => had_rules = any.unwrap_or(false),
             Err(error) => drop(first_error.get_or_insert(error.into())),
@@ -68,6 +70,7 @@ fn remove_others(in_force: Mode, bpf_root: &Path) -> Result<Vec<Mode>, BackendEr
         let result = match mode {
             Mode::Ebpf => ebpf::cleanup(bpf_root).map_err(BackendError::from),
             Mode::Ipvs => ipvs::cleanup(&kept).map_err(BackendError::from),
+            Mode::Nftables => nftables::cleanup().map_err(BackendError::from),
             Mode::Iptables => on_each_tool(|tool| iptables::cleanup(tool, &kept))
                 .map(|any| any.unwrap_or(false))
                 .map_err(BackendError::from),
@@ -79,7 +82,8 @@ fn remove_others(in_force: Mode, bpf_root: &Path) -> Result<Vec<Mode>, BackendEr
         }
     }
     // Rules alone are those of iptables mode: ipvs mode has services and a device besides.
-    if had_rules && removed.is_empty() {
+    let has_rules = |mode| matches!(mode, Mode::Iptables | Mode::Ipvs);
+    if had_rules && !removed.iter().copied().any(has_rules) {
         removed.push(Mode::Iptables);
     }
     first_error.map_or(Ok(removed), Err)

@@ -25,6 +25,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use switchyard_cluster::journal::Journal;
 use switchyard_cluster::object::{IpFamily, IpvsScheduler, Kind, ObjectName};
 use switchyard_cluster::store::{Change, Store};
@@ -93,6 +94,8 @@ struct Agent {
     refused_failures: u32,
     retry_refused_at: Option<Instant>,
     last_audit: Instant,
+    /// When a repair was last said.
+    repair_said: Option<Instant>,
     /// Changes of endpoints before this do not count for the programming latency.
     started_unix_ns: i64,
     announced_sync: bool,
@@ -183,6 +186,11 @@ impl Agent {
                 self.mark_dirty(service);
             }
             Change::Node(name) if *name.name == *self.settings.node_name => self.node_changed(),
+            Change::ServiceCidrs if self.mode == Mode::Nftables && self.announced_sync => {
+                tracing::info!("the ranges of ClusterIPs changed");
+                self.pending.rewrite(self.families.iter().copied());
+                self.queued();
+            }
             // Namespaces and Pods are not followed.
             Change::Node(_) | Change::ServiceCidrs | Change::Namespace(_) | Change::Pod { .. } => {}
         }
@@ -278,7 +286,7 @@ impl Agent {
                 let routable = |addresses| ipvs::NodeAddresses::of(addresses, ours).routable;
                 routable(&before) != routable(&self.local_addresses)
             }
-            Mode::Iptables => self.families.iter().any(|family| {
+            Mode::Iptables | Mode::Nftables => self.families.iter().any(|family| {
                 accepted(*family, &before) != accepted(*family, &self.local_addresses)
             }),
         };
@@ -309,7 +317,18 @@ impl Agent {
             devices: Arc::clone(&self.devices),
             large: self.large.clone(),
             schedulers: Arc::clone(&self.schedulers),
+            service_cidrs: self.service_cidrs(),
         }
+    }
+
+    fn service_cidrs(&self) -> Vec<IpNet> {
+        let all = self.store.service_cidrs();
+        let mut networks: Vec<IpNet> = all
+            .flat_map(|object| object.cidrs.iter().copied())
+            .collect();
+        networks.sort_unstable();
+        networks.dedup();
+        networks
     }
 
     /// The node's addresses, or which of them accept node ports, are others now.

@@ -110,7 +110,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
 /// Devices are followed where the mode needs them.
 fn follow_devices(choice: &Choice) -> Result<Option<DeviceWatch>, StartError> {
     match choice {
-        Choice::Iptables(_) | Choice::Ipvs(..) => Ok(None),
+        Choice::Iptables(_) | Choice::Ipvs(..) | Choice::Nftables(_) => Ok(None),
         Choice::Ebpf(_) => DeviceWatch::open().map(Some).map_err(|error| {
             system(
                 "listing the node's network devices",
@@ -144,6 +144,7 @@ impl Agent {
             devices: devices.map_or_else(Arc::default, |watch| Arc::clone(watch.current())),
             large: HashSet::new(),
             schedulers: Arc::default(),
+            service_cidrs: Vec::new(),
         };
         let backend = choice::open(choice, &mut facts)?;
         let mode = backend.mode();
@@ -155,6 +156,7 @@ impl Agent {
             devices,
             large,
             schedulers,
+            service_cidrs: _,
         } = facts;
         let health = SharedState::new(State::new(settings.sync_period, &families));
         health.lock().set_node_eligible(true);
@@ -201,6 +203,7 @@ impl Agent {
             refused_failures: 0,
             retry_refused_at: None,
             last_audit: Instant::now(),
+            repair_said: None,
             started_unix_ns: unix_ns(),
             announced_sync: false,
             adopted: HashSet::new(),
@@ -233,8 +236,8 @@ impl Agent {
     }
 }
 
-/// Node ports at loopback addresses that the kernel can't serve: `::1` by no rule, and with IPVS
-/// 127.0.0.1 neither.
+/// Node ports at loopback addresses that the kernel can't serve: `::1` by no rule, and 127.0.0.1
+/// by rules of iptables only.
 fn start_relays(
     settings: &Settings,
     mode: Mode,
@@ -247,7 +250,7 @@ fn start_relays(
         IpAddr::V6(Ipv6Addr::LOCALHOST),
     ];
     let relayed = loopbacks.into_iter().filter(|address| {
-        (address.is_ipv6() || mode == Mode::Ipvs)
+        (address.is_ipv6() || mode != Mode::Iptables)
             && settings.localhost_node_ports
             && families.contains(&IpFamily::of(*address))
             && settings.node_port_addresses.accepts(*address, &[])

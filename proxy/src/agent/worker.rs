@@ -10,6 +10,7 @@ use super::pending::Taken;
 use crate::backend::ebpf::{Ebpf, Housekeeping};
 use crate::backend::iptables::Rules;
 use crate::backend::ipvs::Ipvs;
+use crate::backend::nftables::Tables;
 use crate::backend::xtables::RuleCounts;
 use crate::backend::{Backend, BackendError, Refusal, Report};
 use crate::devices::Devices;
@@ -34,6 +35,8 @@ pub(super) struct Outcome {
     /// Rules of ours that there are now, if rules it is.
     pub(super) rule_totals: Option<RuleCounts>,
     pub(super) refused: Vec<(PlanId, Refusal)>,
+    /// Chains of nftables that are no longer needed and could not be deleted.
+    pub(super) cleanup_failures: u64,
 }
 
 impl Worker {
@@ -46,6 +49,7 @@ impl Worker {
         match &mut self.backend {
             Backend::Iptables(rules) => write_rules(rules, taken, facts),
             Backend::Ipvs(families) => write_services(families, taken, facts),
+            Backend::Nftables(tables) => write_tables(tables, taken, facts),
             Backend::Ebpf(ebpf) => vec![write_maps(ebpf, &self.families, taken, facts)],
         }
     }
@@ -56,6 +60,7 @@ impl Worker {
             Backend::Iptables(rules) => disturbed_rules(rules),
             // Nothing tells of changes: all is compared every sync period.
             Backend::Ipvs(_) => self.families.clone(),
+            Backend::Nftables(tables) => tables.disturbed(),
             Backend::Ebpf(ebpf) => {
                 let disturbed = ebpf.disturbed();
                 let families = self.families.iter().copied();
@@ -67,7 +72,7 @@ impl Worker {
     /// Attaches to devices that are new; rules and services need no such thing.
     pub(super) fn set_devices(&mut self, devices: Arc<Devices>) -> Result<(), BackendError> {
         match &mut self.backend {
-            Backend::Iptables(_) | Backend::Ipvs(_) => Ok(()),
+            Backend::Iptables(_) | Backend::Ipvs(_) | Backend::Nftables(_) => Ok(()),
             Backend::Ebpf(ebpf) => Ok(ebpf.set_devices(devices)?),
         }
     }
@@ -75,7 +80,7 @@ impl Worker {
     /// What maps need now and then; rules need none.
     pub(super) fn housekeep(&mut self) -> Option<Housekeeping> {
         match &mut self.backend {
-            Backend::Iptables(_) | Backend::Ipvs(_) => None,
+            Backend::Iptables(_) | Backend::Ipvs(_) | Backend::Nftables(_) => None,
             Backend::Ebpf(ebpf) => Some(ebpf.housekeep(Instant::now())),
         }
     }
@@ -102,6 +107,7 @@ fn write_rules(families: &mut [Rules], taken: &Taken, facts: &Facts) -> Vec<Outc
             result: result.map_err(Into::into),
             rule_totals: Some(rules.rule_totals()),
             refused: in_a_list(rules.refused()),
+            cleanup_failures: 0,
         });
     }
     for (rules, outcome) in families.iter_mut().zip(&outcomes) {
@@ -133,6 +139,30 @@ fn write_services(families: &mut [Ipvs], taken: &Taken, facts: &Facts) -> Vec<Ou
             result: result.map_err(Into::into),
             rule_totals: None,
             refused: in_a_list(ipvs.refused()),
+            cleanup_failures: 0,
+        });
+    }
+    outcomes
+}
+
+fn write_tables(tables: &mut Tables, taken: &Taken, facts: &Facts) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for family in tables.families() {
+        let full = taken.reconcile.contains(&family);
+        let start = Instant::now();
+        let result = if full {
+            tables.reconcile(facts.nftables(family), &taken.plans)
+        } else {
+            tables.apply(family, &taken.changes)
+        };
+        outcomes.push(Outcome {
+            families: vec![family],
+            full,
+            took: start.elapsed(),
+            result: result.map_err(Into::into),
+            rule_totals: None,
+            refused: in_a_list(&tables.refused(family)),
+            cleanup_failures: tables.take_cleanup_failures(),
         });
     }
     outcomes
@@ -153,6 +183,7 @@ fn write_maps(ebpf: &mut Ebpf, families: &[IpFamily], taken: &Taken, facts: &Fac
         result: result.map_err(Into::into),
         rule_totals: None,
         refused: in_a_list(ebpf.refused()),
+        cleanup_failures: 0,
     }
 }
 

@@ -3,8 +3,10 @@
 //! batch).
 
 pub mod ebpf;
+mod holders;
 pub mod iptables;
 pub mod ipvs;
+pub mod nftables;
 mod rules;
 pub mod xtables;
 
@@ -19,13 +21,15 @@ pub enum Mode {
     Iptables,
     /// Virtual services of IPVS.
     Ipvs,
+    /// A table of nftables.
+    Nftables,
     /// Programs and maps of eBPF.
     Ebpf,
 }
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Iptables, Self::Ipvs, Self::Ebpf];
+    pub const ALL: [Self; 4] = [Self::Iptables, Self::Ipvs, Self::Nftables, Self::Ebpf];
 
     /// As `--proxy-mode` and `/proxyMode` call it.
     #[must_use]
@@ -33,6 +37,7 @@ impl Mode {
         match self {
             Self::Iptables => "iptables",
             Self::Ipvs => "ipvs",
+            Self::Nftables => "nftables",
             Self::Ebpf => "ebpf",
         }
     }
@@ -43,6 +48,7 @@ impl Mode {
         match self {
             Self::Iptables => "rules",
             Self::Ipvs => "virtual services and rules",
+            Self::Nftables => "tables",
             Self::Ebpf => "programs and maps",
         }
     }
@@ -61,6 +67,8 @@ pub enum Backend {
     Iptables(Vec<iptables::Rules>),
     /// The virtual services of each IP family, one after the other.
     Ipvs(Vec<ipvs::Ipvs>),
+    /// The tables of all IP families.
+    Nftables(nftables::Tables),
     /// Maps and programs, of all families at once.
     Ebpf(Box<ebpf::Ebpf>),
 }
@@ -72,6 +80,7 @@ impl Backend {
         match self {
             Self::Iptables(_) => Mode::Iptables,
             Self::Ipvs(_) => Mode::Ipvs,
+            Self::Nftables(_) => Mode::Nftables,
             Self::Ebpf(_) => Mode::Ebpf,
         }
     }
@@ -82,7 +91,7 @@ impl Backend {
 pub struct Report {
     /// What was written.
     pub written: Written,
-    /// Chains, map elements and programs, or parts of IPVS, that were not as they should be (only found by
+    /// Chains, elements, programs, or parts of IPVS, that were not as they should be (only found by
     /// reconciling).
     pub repaired: usize,
 }
@@ -96,6 +105,8 @@ pub enum Written {
     Elements(usize),
     /// Virtual services, destinations, set members and addresses: written and deleted.
     Changes(usize),
+    /// Sets, chains, rules and elements of nftables: written and deleted.
+    Objects(usize),
 }
 
 /// A plan the kernel did not take; what it had before stays as far as it can.
@@ -114,6 +125,9 @@ pub enum BackendError {
     /// IPVS.
     #[error(transparent)]
     Ipvs(#[from] ipvs::IpvsModeError),
+    /// nftables.
+    #[error(transparent)]
+    Nftables(#[from] nftables::NftablesModeError),
     /// eBPF.
     #[error(transparent)]
     Ebpf(#[from] ebpf::EbpfError),

@@ -138,6 +138,13 @@ metrics! {
     /// Batches that iptables-restore refused.
     iptables_restore_failures: Counter<IpFamily> =
         "kubeproxy_sync_proxy_rules_iptables_restore_failures_total", "batches";
+    /// Transactions of nftables mode that failed.
+    nftables_sync_failures: Counter<IpFamily> =
+        "kubeproxy_sync_proxy_rules_nftables_sync_failures_total", "transactions";
+    /// Times that chains of nftables mode which nothing leads to any more could not be deleted;
+    /// they are tried again.
+    nftables_cleanup_failures: Counter<IpFamily> =
+        "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total", "transactions";
     /// Batches with only the changed chains that iptables-restore refused.
     iptables_partial_restore_failures: Counter<IpFamily> =
         "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total", "batches";

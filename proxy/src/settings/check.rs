@@ -30,7 +30,7 @@ impl Check {
             self.wrong(
                 "--proxy-mode",
                 text,
-                "iptables, ipvs, ebpf or auto, all that this version has",
+                "iptables, ipvs, nftables, ebpf or auto, all that this version has",
             );
             ProxyMode::Iptables
         })
@@ -126,8 +126,11 @@ impl Check {
         }
     }
 
-    pub(super) fn node_port_addresses(&mut self, text: &str) -> NodePortAddresses {
-        if text.trim() == "primary" {
+    /// Which local addresses accept node ports. In nftables mode, if it is named, those of the
+    /// Node object unless the operator says otherwise, as with the reference.
+    pub(super) fn node_port_addresses(&mut self, text: &str, mode: ProxyMode) -> NodePortAddresses {
+        let is_default = text.trim().is_empty() && mode == ProxyMode::Nftables;
+        if text.trim() == "primary" || is_default {
             return NodePortAddresses::Primary;
         }
         let networks = self.networks("--nodeport-addresses", text);
@@ -171,7 +174,9 @@ impl Check {
         }
         match mode {
             ProxyMode::Ipvs => (ipvs.1, ipvs.3),
-            ProxyMode::Iptables | ProxyMode::Ebpf | ProxyMode::Auto => (iptables.1, iptables.3),
+            ProxyMode::Iptables | ProxyMode::Nftables | ProxyMode::Ebpf | ProxyMode::Auto => {
+                (iptables.1, iptables.3)
+            }
         }
     }
 

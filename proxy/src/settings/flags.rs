@@ -29,8 +29,8 @@ pub struct Flags {
     /// Name of this node; default: the host name
     #[arg(long, value_name = "NAME")]
     pub hostname_override: Option<String>,
-    /// How to program the kernel: iptables, ipvs (iptables where the kernel lacks it), ebpf, or
-    /// auto: the best that works here (nftables comes later)
+    /// How to program the kernel: iptables, nftables, ipvs (nftables or iptables where the kernel
+    /// lacks it), ebpf, or auto: the best that works here
     #[arg(long, value_name = "MODE", default_value = "iptables")]
     pub proxy_mode: String,
     /// Remove everything of ours from the kernel and exit
@@ -52,7 +52,7 @@ pub struct Flags {
     #[arg(long, value_name = "PREFIX", default_value = "")]
     pub pod_interface_name_prefix: String,
     /// Local addresses that accept node ports: networks separated by commas, or `primary`;
-    /// default: all
+    /// default: all, in nftables mode `primary`
     #[arg(long, value_name = "CIDRS", default_value = "")]
     pub nodeport_addresses: String,
     /// Address of the node, where its Node object says none or another

@@ -181,7 +181,7 @@ impl Settings {
             },
             node_name: check.node_name(flags.hostname_override.as_deref(), host_name),
             detect_local: check.detect_local(flags),
-            node_port_addresses: check.node_port_addresses(&flags.nodeport_addresses),
+            node_port_addresses: check.node_port_addresses(&flags.nodeport_addresses, proxy_mode),
             bind_address: (!flags.bind_address.is_unspecified()).then_some(flags.bind_address),
             masquerade_all: flags.masquerade_all,
             masquerade_mark: 1 << flags.iptables_masquerade_bit,
@@ -270,6 +270,7 @@ mod tests {
     fn modes_that_are_not_there_are_named_with_those_that_are() {
         let modes = [
             ("ipvs", ProxyMode::Ipvs),
+            ("nftables", ProxyMode::Nftables),
             ("ebpf", ProxyMode::Ebpf),
             ("auto", ProxyMode::Auto),
         ];
@@ -277,13 +278,13 @@ mod tests {
             let settings = settings(&[&format!("--proxy-mode={name}")]).unwrap();
             assert_eq!(settings.proxy_mode, mode);
         }
-        for name in ["nftables", ""] {
+        for name in ["userspace", ""] {
             let errors = settings(&[&format!("--proxy-mode={name}")]).unwrap_err();
             assert_eq!(
                 errors[0].to_string(),
                 format!(
-                    "--proxy-mode: {name:?}: expected iptables, ipvs, ebpf or auto, all that this \
-                     version has"
+                    "--proxy-mode: {name:?}: expected iptables, ipvs, nftables, ebpf or auto, all that \
+                     this version has"
                 )
             );
         }

@@ -3,11 +3,13 @@
 pub enum ProxyMode {
     /// By iptables.
     Iptables,
-    /// By IPVS where the machine has it, else by iptables.
+    /// By IPVS where the machine has it, else by nftables or iptables.
     Ipvs,
+    /// By nftables, and by nothing else.
+    Nftables,
     /// By eBPF, and by nothing else.
     Ebpf,
-    /// By eBPF where the machine has all that it takes, else by iptables.
+    /// By eBPF where the machine has all that it takes, else by nftables or iptables.
     Auto,
 }
 
@@ -18,6 +20,7 @@ impl ProxyMode {
         match name {
             "iptables" => Some(Self::Iptables),
             "ipvs" => Some(Self::Ipvs),
+            "nftables" => Some(Self::Nftables),
             "ebpf" => Some(Self::Ebpf),
             "auto" => Some(Self::Auto),
             _ => None,

@@ -41,6 +41,14 @@ impl Backend {
         tool: Some(IptablesTool::Nft),
         flags: &[],
     };
+    /// The table that the kernel's nf_tables holds, written without any program. Node ports are
+    /// accepted at all addresses, as the case tables expect.
+    pub const NFTABLES: Self = Self {
+        name: "nftables",
+        mode: "nftables",
+        tool: None,
+        flags: &["--nodeport-addresses=0.0.0.0/0,::/0"],
+    };
     /// Programs at the sockets of node1 and its pods, and at node1's devices.
     pub const EBPF: Self = Self {
         name: "ebpf",

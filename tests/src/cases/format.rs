@@ -164,6 +164,8 @@ pub enum BackendWord {
     Nft,
     /// iptables over iptables-legacy.
     Legacy,
+    /// nftables.
+    Nftables,
     /// IPVS.
     Ipvs,
     /// eBPF.
@@ -175,6 +177,7 @@ impl BackendWord {
     pub fn is(self, backend: Backend) -> bool {
         let word = match backend.tool {
             _ if backend == Backend::IPVS => Self::Ipvs,
+            _ if backend == Backend::NFTABLES => Self::Nftables,
             Some(IptablesTool::Nft) => Self::Nft,
             Some(IptablesTool::Legacy) => Self::Legacy,
             None => Self::Ebpf,

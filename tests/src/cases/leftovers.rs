@@ -45,6 +45,40 @@ fn left_of_ipvs(bed: &Testbed) -> Result<Vec<String>> {
     Ok(all.map(str::to_owned).collect())
 }
 
+/// What the tables have of Services, as nft lists it.
+fn left_of_nftables(bed: &Testbed) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for family in ["ip", "ip6"] {
+        let listed = bed
+            .run(
+                Place::Node1,
+                &["nft", "list", "table", family, "kube-proxy"],
+                "",
+            )?
+            .success("nft list table")?;
+        let of_services = |line: &&str| {
+            let line = line.trim();
+            let chain = |prefix: &str| {
+                line.strip_prefix("chain ")
+                    .is_some_and(|name| name.starts_with(prefix) && name.contains('/'))
+            };
+            line.starts_with("elements =")
+                || line.starts_with("set affinity-")
+                || ["service-", "local-", "external-", "endpoint-", "firewall-"]
+                    .into_iter()
+                    .any(chain)
+        };
+        // The node's own addresses, where not all accept node ports.
+        let mut set = "";
+        let lines = listed.lines().filter(|line| {
+            set = line.trim().strip_prefix("set ").unwrap_or(set);
+            of_services(line) && set != "nodeport-ips {"
+        });
+        left.extend(lines.map(|line| format!("{family}: {}", line.trim())));
+    }
+    Ok(left)
+}
+
 /// What stands in the kernel while there is no Service: nothing may be left of one that is gone.
 #[derive(Debug, Clone, Copy)]
 pub struct Emptiness {
@@ -58,9 +92,10 @@ impl Emptiness {
     /// # Errors
     /// The metrics of the eBPF backend cannot be had.
     pub fn of(bed: &Testbed, backend: Backend, proxy: &Proxy) -> Result<Self> {
-        let addresses = match backend.tool {
-            Some(_) => 0.0,
-            None => map_entries(bed, proxy, ADDRESSES)?,
+        let addresses = if backend.is_at_the_socket() {
+            map_entries(bed, proxy, ADDRESSES)?
+        } else {
+            0.0
         };
         Ok(Self { backend, addresses })
     }
@@ -73,6 +108,9 @@ impl Emptiness {
         let mut left = Vec::new();
         if self.backend == Backend::IPVS {
             return left_of_ipvs(bed);
+        }
+        if self.backend == Backend::NFTABLES {
+            return left_of_nftables(bed);
         }
         if let Some(tool) = self.backend.tool {
             for family in [Family::IPv4, Family::IPv6] {

@@ -23,7 +23,6 @@ mod device;
 mod difference;
 mod error;
 mod form;
-mod holders;
 #[cfg(test)]
 mod listing;
 mod probe;

@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 /// How many want each thing.
 #[derive(Clone, Debug)]
-pub(super) struct Holders<T>(HashMap<T, u32>);
+pub(in crate::backend) struct Holders<T>(HashMap<T, u32>);
 
 impl<T> Default for Holders<T> {
     fn default() -> Self {
@@ -14,47 +14,56 @@ impl<T> Default for Holders<T> {
 }
 
 impl<T: Copy + Eq + Hash> Holders<T> {
-    /// One more wants it.
-    pub(super) fn hold(&mut self, thing: T) {
-        *self.0.entry(thing).or_default() += 1;
+    /// One more wants it; true if nobody did.
+    pub(in crate::backend) fn hold(&mut self, thing: T) -> bool {
+        let holders = self.0.entry(thing).or_default();
+        *holders += 1;
+        *holders == 1
+    }
+
+    /// One less wants it; true if nobody does any more.
+    pub(in crate::backend) fn let_go(&mut self, thing: T) -> bool {
+        let Some(holders) = self.0.get_mut(&thing) else {
+            return false;
+        };
+        *holders = holders.saturating_sub(1);
+        let is_last = *holders == 0;
+        if is_last {
+            self.0.remove(&thing);
+        }
+        is_last
     }
 
     /// One less wants each of `before`, one more each of `after`: what was wanted by nobody and
     /// is now, and what is wanted by nobody any more.
-    pub(super) fn change(&mut self, before: &[T], after: &[T]) -> (Vec<T>, Vec<T>) {
+    pub(in crate::backend) fn change(&mut self, before: &[T], after: &[T]) -> (Vec<T>, Vec<T>) {
         let mut came = Vec::new();
         for thing in after {
-            let holders = self.0.entry(*thing).or_default();
-            if *holders == 0 {
+            if self.hold(*thing) {
                 came.push(*thing);
             }
-            *holders += 1;
         }
         let mut gone = Vec::new();
         for thing in before {
-            if let Some(holders) = self.0.get_mut(thing) {
-                *holders = holders.saturating_sub(1);
-                if *holders == 0 {
-                    self.0.remove(thing);
-                    gone.push(*thing);
-                }
+            if self.let_go(*thing) {
+                gone.push(*thing);
             }
         }
         (came, gone)
     }
 
     /// All that is wanted.
-    pub(super) fn all(&self) -> impl Iterator<Item = T> {
+    pub(in crate::backend) fn all(&self) -> impl Iterator<Item = T> {
         self.0.keys().copied()
     }
 
     /// How many things are wanted.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::backend) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether somebody wants it.
-    pub(super) fn contains(&self, thing: T) -> bool {
+    pub(in crate::backend) fn contains(&self, thing: T) -> bool {
         self.0.contains_key(&thing)
     }
 }

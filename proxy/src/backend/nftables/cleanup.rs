@@ -1,0 +1,48 @@
+//! Removing everything of ours, and nothing else.
+
+use switchyard_netlink::Family;
+use switchyard_netlink::nftables::{Change, NftError, Nftables};
+
+use super::error::NftablesModeError;
+use super::{lower, names};
+
+/// Deletes the tables of both families. True if there were any.
+///
+/// # Errors
+/// Of the kernel; the other family is tried all the same and the first error is returned. A
+/// kernel without nf_tables has none to delete.
+pub fn cleanup() -> Result<bool, NftablesModeError> {
+    let mut first_error = None;
+    let mut any = false;
+    let Ok(mut kernel) = Nftables::open() else {
+        return Ok(false);
+    };
+    for family in [Family::V4, Family::V6] {
+        match delete(&mut kernel, family) {
+            Ok(there) => any |= there,
+            Err(error) => drop(first_error.get_or_insert(error)),
+        }
+    }
+    match first_error {
+        Some(error) => Err(error.into()),
+        None => Ok(any),
+    }
+}
+
+fn delete(kernel: &mut Nftables, family: Family) -> Result<bool, NftError> {
+    let table = lower::table_id(family);
+    let tables = match kernel.tables(family.into()) {
+        Ok(tables) => tables,
+        // What a kernel without nf_tables says.
+        Err(error) if error.code() == Some(nix::libc::EINVAL) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    if !tables
+        .iter()
+        .any(|listed| &*listed.object.name == names::TABLE)
+    {
+        return Ok(false);
+    }
+    kernel.apply(&table, &[Change::DeleteTable])?;
+    Ok(true)
+}
