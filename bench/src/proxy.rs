@@ -57,8 +57,8 @@ pub struct Measured {
     pub idle_cpu: Duration,
     /// Wake-ups during ten idle seconds.
     pub idle_wakeups: u64,
-    /// Rules in all tables of IPv4 at the end.
-    pub rules: usize,
+    /// Rules of iptables in all tables of IPv4 at the end; `None` in other modes.
+    pub rules: Option<usize>,
 }
 
 /// Measures one subject, in a testbed of its own whose rules nobody else has touched.
@@ -92,7 +92,11 @@ pub fn measure(bed: &Testbed, launch: &Launch, source: &dyn Source) -> Result<Me
         child_peak_rss_kib,
         idle_cpu: idle.cpu,
         idle_wakeups: idle.wakeups,
-        rules: rules(bed, launch)?,
+        rules: if launch.is_iptables() {
+            Some(rules(bed, launch)?)
+        } else {
+            None
+        },
     })
 }
 

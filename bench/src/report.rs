@@ -68,7 +68,11 @@ const ROWS: [Row; 10] = [
     },
     Row {
         name: "IPv4 rules at the end",
-        value: |m| count(u64::try_from(m.rules).unwrap_or(u64::MAX)),
+        value: |m| {
+            m.rules.map_or(f64::NAN, |rules| {
+                count(u64::try_from(rules).unwrap_or(u64::MAX))
+            })
+        },
         unit: Unit::Count,
     },
 ];
@@ -88,7 +92,9 @@ fn count(number: u64) -> f64 {
 impl Unit {
     fn write(self, value: f64) -> String {
         match self {
+            _ if value.is_nan() => "–".to_owned(),
             Self::Milliseconds if value >= 1000.0 => format!("{:.2} s", value / 1000.0),
+            Self::Milliseconds if value < 10.0 => format!("{value:.1} ms"),
             Self::Milliseconds => format!("{value:.0} ms"),
             Self::MiB => format!("{value:.1} MiB"),
             Self::Count => format!("{value:.0}"),
@@ -148,7 +154,7 @@ mod tests {
             child_peak_rss_kib: 0,
             idle_cpu: Duration::ZERO,
             idle_wakeups: 0,
-            rules: 47_532,
+            rules: Some(47_532),
         }
     }
 
@@ -165,7 +171,7 @@ mod tests {
         let table = markdown(size, "iptables-nft", &subjects);
         assert!(table.contains("| | ours | theirs | ratio |\n|---|---:|---:|---:|\n"));
         assert!(table.contains("| first sync, until in the kernel | 40 ms | 1.40 s | 35.00 |\n"));
-        assert!(table.contains("| CPU in 10 idle seconds | 0 ms | 0 ms | – |\n"));
+        assert!(table.contains("| CPU in 10 idle seconds | 0.0 ms | 0.0 ms | – |\n"));
     }
 
     #[test]

@@ -61,6 +61,13 @@ impl Launch {
         self.flags.extend_from_slice(flags);
         self
     }
+
+    /// Whether its rules are iptables'.
+    pub(crate) fn is_iptables(&self) -> bool {
+        self.flags
+            .iter()
+            .any(|flag| flag == "--proxy-mode=iptables")
+    }
 }
 
 /// A subject that runs on node1. Killed when dropped.

@@ -84,6 +84,8 @@ fn touched() -> Metrics {
     m.iptables_rules_last.set((Table::Filter, family), 10);
     m.iptables_restore_failures.inc(family);
     m.iptables_partial_restore_failures.inc(family);
+    m.nftables_sync_failures.inc(family);
+    m.nftables_cleanup_failures.inc(family);
     m.ct_state_invalid_dropped.set((), 0);
     m.localhost_nodeports_accepted.set((), 0);
     m.conntrack_deleted.add(family, 0);
@@ -150,6 +152,16 @@ fn metrics_that_the_recording_does_not_show_are_as_the_reference_documents_them(
         ),
         (
             "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total",
+            "counter",
+            "ip_family",
+        ),
+        (
+            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
+            "counter",
+            "ip_family",
+        ),
+        (
+            "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total",
             "counter",
             "ip_family",
         ),

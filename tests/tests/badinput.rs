@@ -149,31 +149,6 @@ fn ebpf_mode_where_it_cannot_work_ends_with_1_and_says_what_to_use() -> Result<(
 }
 
 #[test]
-fn auto_takes_iptables_where_ebpf_cannot_work_and_says_why() -> Result<()> {
-    let stage = Stage::new()?;
-    let mut options = stage.options()?;
-    options.mode = "auto".to_owned();
-    let directory = stage.bed.work_dir().display();
-    options.flags.push(format!("--cgroup-root={directory}"));
-    options.flags.push(format!("--bpf-root={directory}/pins"));
-    let mut proxy = Proxy::start(&stage.bed, options)?;
-    let server = "127.0.0.1:10249".parse()?;
-    let mode = stage.bed.http_get(Place::Node1, server, "/proxyMode")?;
-    ensure!(mode.body == "iptables", "{mode:?}");
-    proxy.terminate()?;
-    let log = proxy.log();
-    let said: Vec<&str> = log
-        .lines()
-        .filter(|line| line.contains("chose the proxy mode"))
-        .collect();
-    ensure!(
-        said.len() == 1 && said[0].contains("not_ebpf") && said[0].contains("not_nftables"),
-        "{log}"
-    );
-    Ok(())
-}
-
-#[test]
 fn without_root_it_ends_with_1_and_says_so() -> Result<()> {
     let bed = Testbed::build()?;
     // A copy that somebody else may run.

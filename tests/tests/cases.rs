@@ -44,6 +44,14 @@ fn every_case_on_ipvs() -> Result<()> {
     run_all(Backend::IPVS)
 }
 
+/// As above.
+#[test]
+#[ignore = "needs a kernel with IPVS"]
+fn every_case_on_ipvs_over_legacy() -> Result<()> {
+    require_tools(&["ipvsadm", "ipset"])?;
+    run_all(Backend::IPVS_LEGACY)
+}
+
 /// Needs no root: every file follows the notation, and every Service in it can be made.
 #[test]
 fn every_case_file_is_understood() -> Result<()> {

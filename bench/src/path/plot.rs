@@ -69,6 +69,7 @@ const fn colour(kind: Kind) -> &'static str {
         Kind::Nothing => "#888888",
         Kind::Ebpf => "#0b7a3b",
         Kind::EbpfDirect => "#6fbf73",
+        Kind::Nftables => "#12336b",
         Kind::NftablesShape => "#1f5fbf",
         Kind::IptablesNft => "#d9730d",
         Kind::IptablesLegacy => "#b3261e",

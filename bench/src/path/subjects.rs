@@ -39,6 +39,8 @@ pub enum Kind {
     IptablesNft,
     /// Our iptables mode with iptables on x_tables.
     IptablesLegacy,
+    /// Our nftables mode.
+    Nftables,
     /// A table as the reference's nftables mode makes it, loaded by `nft`.
     NftablesShape,
     /// Our eBPF mode.
@@ -49,10 +51,11 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Nothing,
         Self::Ebpf,
         Self::EbpfDirect,
+        Self::Nftables,
         Self::NftablesShape,
         Self::IptablesNft,
         Self::IptablesLegacy,
@@ -65,6 +68,7 @@ impl Kind {
             Self::Nothing => "none, again",
             Self::IptablesNft => "iptables-nft",
             Self::IptablesLegacy => "iptables-legacy",
+            Self::Nftables => "nftables",
             Self::NftablesShape => "nftables (reference's shape)",
             Self::Ebpf => "ebpf",
             Self::EbpfDirect => "ebpf, direct",
@@ -128,6 +132,17 @@ impl Bed {
         let (agent, programming) = match kind {
             Kind::Nothing => (None, Programming::default()),
             Kind::NftablesShape => (None, load_nft(&testbed, services)?),
+            Kind::Nftables => {
+                // A comparison of the whole table in the middle of a slice would be measured too.
+                let flags = ["--iptables-sync-period=1h".to_owned()];
+                let launch = |source: &dyn Source| {
+                    let tool = IptablesTool::Nft;
+                    Launch::new("proxy", programs.proxy.to_owned(), tool, &source.flags())
+                        .mode("nftables", &flags)
+                };
+                let (agent, programming) = Agent::start(&testbed, services, programs, launch)?;
+                (Some(agent), programming)
+            }
             Kind::IptablesNft | Kind::IptablesLegacy => {
                 let tool = if kind == Kind::IptablesNft {
                     IptablesTool::Nft

@@ -78,8 +78,12 @@ pub fn translate(
         Some(flow) if flow.flags() & flow_flags::PENDING == 0 => flow,
         _ => return Outcome::Pass,
     };
-    // It goes through the stack, and is met again where it goes out.
-    if flow.flags() & flow_flags::BOTH != 0 && !split(maps, key, other, value, flow) {
+    // It goes through the stack, and is met again where it goes out. (Where nothing is sent on any
+    // more, the flow's own packets have seen to that.)
+    if maps.forwards()
+        && flow.flags() & flow_flags::BOTH != 0
+        && !split(maps, key, other, value, flow)
+    {
         return Outcome::Drop;
     }
     let (address, port) = flow.target();

@@ -55,6 +55,8 @@ pub trait Maps {
     /// Remembers the ports of a datagram in parts.
     fn remember_fragment(&self, key: &FragmentKey, ports: &FragmentPorts);
 
+    /// Whether packets may be sent on at once, past the stack, at all.
+    fn forwards(&self) -> bool;
     /// Counts a connection to an endpoint of a Service, and its first packet (0 bytes: none).
     fn count_connection(&self, service: u32, endpoint: &Endpoint, bytes: u32);
     /// Counts a packet to or from an endpoint of a Service.

@@ -62,6 +62,8 @@ pub struct Table {
     scripted: RefCell<VecDeque<u32>>,
     /// Used for one packet after the other without being cleared, as in the kernel.
     work: RefCell<Work>,
+    /// Packets may be sent on.
+    forwards: Cell<bool>,
 }
 
 impl Table {
@@ -90,6 +92,7 @@ impl Table {
             random: Cell::new(seed),
             scripted: RefCell::default(),
             work: RefCell::default(),
+            forwards: Cell::default(),
         }
     }
 
@@ -255,6 +258,7 @@ impl Table {
         }
         let bytes = packet.len().saturating_sub(packet.ip);
         let place = Place { device, bytes };
+        self.forwards.set(routes.is_some());
         arrive(self, work, &place, routes.is_some());
         leave(self, routes, work, &place);
         enter(self, work, &place);

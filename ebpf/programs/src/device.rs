@@ -113,11 +113,18 @@ fn leave_or_stay(context: &TcContext, ip: u32) -> i32 {
     };
     let routes = may_forward(context, ip).then_some(&mut road);
     leave(&maps, routes, work, &place);
-    let Some(work) = work_of_this_cpu() else {
-        return SHOT;
-    };
-    enter(&maps, work, &place);
+    enter_flow(place.device, place.bytes);
     finish(context, &road)
+}
+
+/// Enters what has come out so far. With lines for the log there is no stack left for it in its
+/// caller, nor for a line of its own: what it refuses is counted only.
+#[cfg_attr(feature = "log", inline(never))]
+#[cfg_attr(not(feature = "log"), inline(always))]
+fn enter_flow(device: u32, bytes: u32) {
+    if let Some(work) = work_of_this_cpu() {
+        enter(&KernelMaps::quiet(device), work, &Place { device, bytes });
+    }
 }
 
 /// Whether packets may be sent on at once. Only what has a link layer's header can be sent out by

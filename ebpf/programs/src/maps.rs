@@ -17,7 +17,7 @@ use switchyard_datapath::layout::{
 };
 use switchyard_datapath::{FlowRef, Insert, Maps, Refusal};
 
-use crate::globals::has_coarse_clock;
+use crate::globals::{forwards, has_coarse_clock};
 
 /// The agent writes through a mapping (`BPF_F_MMAPABLE`, Linux 5.5).
 const MMAPABLE: u32 = 1 << 10;
@@ -91,6 +91,9 @@ pub(crate) struct KernelMaps {
     /// What was done with them, for the log.
     #[cfg(feature = "log")]
     pub(crate) done: core::cell::Cell<Done>,
+    /// Refusals are counted, but have no line in the log.
+    #[cfg(feature = "log")]
+    is_quiet: bool,
 }
 
 /// What was done beyond what is done for each packet.
@@ -109,7 +112,21 @@ impl KernelMaps {
             device,
             #[cfg(feature = "log")]
             done: core::cell::Cell::new(Done::Nothing),
+            #[cfg(feature = "log")]
+            is_quiet: false,
         }
+    }
+
+    /// The same, without lines for the log.
+    #[inline(always)]
+    pub(crate) const fn quiet(device: u32) -> Self {
+        #[cfg_attr(not(feature = "log"), expect(unused_mut, reason = "of lines for the log"))]
+        let mut maps = Self::at(device);
+        #[cfg(feature = "log")]
+        {
+            maps.is_quiet = true;
+        }
+        maps
     }
 
     #[inline(always)]
@@ -232,6 +249,12 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
+    fn forwards(&self) -> bool {
+        // Programs that log have no stack left for it.
+        !cfg!(feature = "log") && forwards()
+    }
+
+    #[inline(always)]
     fn count_connection(&self, service: u32, endpoint: &Endpoint, bytes: u32) {
         #[cfg(feature = "log")]
         self.done.set(Done::Opened);
@@ -285,7 +308,9 @@ impl Maps for KernelMaps {
     #[inline(always)]
     fn refused(&self, refusal: &Refusal) {
         #[cfg(feature = "log")]
-        crate::log::refused(refusal);
+        if !self.is_quiet {
+            crate::log::refused(refusal);
+        }
         if let Some(count) = DROPS.get_ptr_mut(refusal.reason.number()) {
             // SAFETY: this CPU's own value.
             unsafe { *count = (*count).wrapping_add(1) };

@@ -57,7 +57,7 @@ pub(super) fn open(choice: Choice, facts: &mut Facts) -> Result<Backend, StartEr
     let is_free = facts.settings.proxy_mode == ProxyMode::Auto;
     let paths = match choice {
         Choice::Iptables(tools) => return Ok(rules(tools, facts)),
-        Choice::Ipvs(tools, schedulers) => return open_ipvs(tools, schedulers, facts),
+        Choice::Ipvs(tools, schedulers) => return open_ipvs(&tools, schedulers, facts),
         Choice::Nftables(families) => return tables(families, facts),
         Choice::Ebpf(paths) => paths,
     };
@@ -88,7 +88,7 @@ fn tables(families: Vec<(IpFamily, Features)>, facts: &mut Facts) -> Result<Back
         .into_iter()
         .map(|(family, features)| (facts.nftables(family), features));
     Tables::open(families)
-        .map(Backend::Nftables)
+        .map(|tables| Backend::Nftables(Box::new(tables)))
         .map_err(StartError::Nftables)
 }
 
@@ -127,7 +127,7 @@ fn find_ipvs(settings: &Settings) -> Result<Choice, StartError> {
 
 /// The backend, or another where sets, the device or the match of sets can't be had.
 fn open_ipvs(
-    tools: Vec<Tool>,
+    tools: &[Tool],
     schedulers: Vec<IpvsScheduler>,
     facts: &mut Facts,
 ) -> Result<Backend, StartError> {

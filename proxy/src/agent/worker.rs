@@ -151,7 +151,7 @@ fn write_tables(tables: &mut Tables, taken: &Taken, facts: &Facts) -> Vec<Outcom
         let full = taken.reconcile.contains(&family);
         let start = Instant::now();
         let result = if full {
-            tables.reconcile(facts.nftables(family), &taken.plans)
+            tables.reconcile(&facts.nftables(family), &taken.plans)
         } else {
             tables.apply(family, &taken.changes)
         };

@@ -68,7 +68,7 @@ pub enum Backend {
     /// The virtual services of each IP family, one after the other.
     Ipvs(Vec<ipvs::Ipvs>),
     /// The tables of all IP families.
-    Nftables(nftables::Tables),
+    Nftables(Box<nftables::Tables>),
     /// Maps and programs, of all families at once.
     Ebpf(Box<ebpf::Ebpf>),
 }

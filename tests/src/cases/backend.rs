@@ -41,6 +41,12 @@ impl Backend {
         tool: Some(IptablesTool::Nft),
         flags: &[],
     };
+    /// The same, its rules written by iptables-legacy.
+    pub const IPVS_LEGACY: Self = Self {
+        name: "ipvs over iptables-legacy",
+        tool: Some(IptablesTool::Legacy),
+        ..Self::IPVS
+    };
     /// The table that the kernel's nf_tables holds, written without any program. Node ports are
     /// accepted at all addresses, as the case tables expect.
     pub const NFTABLES: Self = Self {
@@ -74,6 +80,11 @@ impl Backend {
     /// Whether every Service has rules of its own.
     pub fn has_rules_for_each(self) -> bool {
         self == Self::IPTABLES_NFT || self == Self::IPTABLES_LEGACY
+    }
+
+    /// Whether Services are virtual services of IPVS.
+    pub fn is_ipvs(self) -> bool {
+        self.mode == "ipvs"
     }
 
     /// Whether the sockets of node1 and its pods are translated, in place of their packets.

@@ -145,7 +145,7 @@ impl Differences {
     pub fn of(backend: Backend) -> Result<Self> {
         let (file, text) = match backend {
             Backend::EBPF | Backend::EBPF_DIRECT => ("differences-ebpf.yaml", EBPF),
-            Backend::IPVS => ("differences-ipvs.yaml", IPVS),
+            _ if backend.is_ipvs() => ("differences-ipvs.yaml", IPVS),
             _ => return Ok(Self::default()),
         };
         let all: Self = serde_saphyr::from_str(text).context(file)?;

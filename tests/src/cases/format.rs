@@ -176,7 +176,7 @@ impl BackendWord {
     /// Whether it stands for this backend.
     pub fn is(self, backend: Backend) -> bool {
         let word = match backend.tool {
-            _ if backend == Backend::IPVS => Self::Ipvs,
+            _ if backend.is_ipvs() => Self::Ipvs,
             _ if backend == Backend::NFTABLES => Self::Nftables,
             Some(IptablesTool::Nft) => Self::Nft,
             Some(IptablesTool::Legacy) => Self::Legacy,

@@ -106,7 +106,7 @@ impl Emptiness {
     /// The kernel's rules, or the proxy's metrics, cannot be read.
     pub fn left(&self, bed: &Testbed, proxy: &Proxy) -> Result<Vec<String>> {
         let mut left = Vec::new();
-        if self.backend == Backend::IPVS {
+        if self.backend.is_ipvs() {
             return left_of_ipvs(bed);
         }
         if self.backend == Backend::NFTABLES {

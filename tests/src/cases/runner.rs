@@ -287,9 +287,10 @@ impl<'a> CaseRunner<'a> {
 
     fn start_proxy(&mut self) -> Result<()> {
         let mut options = self.backend.options(self.bed, self.manifests.dir())?;
-        let least = match self.backend {
-            Backend::IPVS => "--ipvs-min-sync-period=0s",
-            _ => "--iptables-min-sync-period=0s",
+        let least = if self.backend.is_ipvs() {
+            "--ipvs-min-sync-period=0s"
+        } else {
+            "--iptables-min-sync-period=0s"
         };
         options.flags.push(least.to_owned());
         // One of the case's takes the place of one of the backend's.

@@ -63,8 +63,9 @@ enum Mode {
     Ebpf,
     /// ebpf with `--ebpf-forwarding=direct`
     EbpfDirect,
-    /// A table in the shape of the reference's nftables mode
     Nftables,
+    /// A table in the shape of the reference's nftables mode
+    NftablesShape,
     IptablesNft,
     IptablesLegacy,
 }
@@ -75,7 +76,8 @@ impl Mode {
             Self::None => Kind::Nothing,
             Self::Ebpf => Kind::Ebpf,
             Self::EbpfDirect => Kind::EbpfDirect,
-            Self::Nftables => Kind::NftablesShape,
+            Self::Nftables => Kind::Nftables,
+            Self::NftablesShape => Kind::NftablesShape,
             Self::IptablesNft => Kind::IptablesNft,
             Self::IptablesLegacy => Kind::IptablesLegacy,
         }

@@ -37,6 +37,12 @@ pub(crate) struct Options {
     /// Which iptables tool; both if not given
     #[arg(long)]
     tool: Option<Tool>,
+    /// The proxy mode
+    #[arg(long, default_value = "iptables")]
+    mode: Mode,
+    /// The agent to measure, in place of a release build of this folder's
+    #[arg(long, value_name = "PATH")]
+    proxy: Option<PathBuf>,
     /// Leave out the cluster of 10 Services
     #[arg(long)]
     no_small: bool,
@@ -46,6 +52,21 @@ impl Options {
     /// kube-proxy reads no manifests, and both must have the same source.
     const fn needs_api(&self) -> bool {
         self.api || self.peer.is_some()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    Iptables,
+    Nftables,
+}
+
+impl Mode {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+        }
     }
 }
 
@@ -64,8 +85,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the bench makes network namespaces and needs root");
     }
     setup::run()?;
-    println!("building switchyard-proxy, release profile");
-    build_release("switchyard-proxy", None)?;
+    if options.proxy.is_none() {
+        println!("building switchyard-proxy, release profile");
+        build_release("switchyard-proxy", None)?;
+    }
     if options.needs_api() {
         build_release("switchyard-tests", Some(API_SERVER))?;
     }
@@ -76,6 +99,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let tools = match options.tool {
         Some(Tool::Nft) => vec![IptablesTool::Nft],
         Some(Tool::Legacy) => vec![IptablesTool::Legacy],
+        // Other modes use neither but to remove what iptables mode left.
+        None if options.mode != Mode::Iptables => vec![IptablesTool::Nft],
         None => IptablesTool::ALL.to_vec(),
     };
     let mut tables = Vec::new();
@@ -89,28 +114,32 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn table(options: &Options, tool: IptablesTool, size: Size) -> Result<String> {
-    let ours = release("switchyard-proxy")?;
+    let ours = match &options.proxy {
+        Some(path) => path.clone(),
+        None => release("switchyard-proxy")?,
+    };
+    let mode = options.mode.name();
+    let what = match options.mode {
+        Mode::Iptables => tool.name(),
+        Mode::Nftables => mode,
+    };
     let mut subjects = vec![("switchyard-proxy", ours.as_path())];
     if let Some(peer) = &options.peer {
         subjects.push(("kube-proxy", peer));
     }
     let mut results = Vec::new();
     for (name, binary) in subjects {
-        println!(
-            "measuring {name}: {} Services, {}",
-            size.services,
-            tool.name()
-        );
+        println!("measuring {name}: {} Services, {what}", size.services);
         let bed = Testbed::build()?;
         let source: Box<dyn Source> = if options.needs_api() {
             Box::new(ApiServer::start(&bed, &release(API_SERVER)?, size)?)
         } else {
             Box::new(Manifests::write(&bed, size)?)
         };
-        let launch = Launch::new(name, binary.to_owned(), tool, &source.flags());
+        let launch = Launch::new(name, binary.to_owned(), tool, &source.flags()).mode(mode, &[]);
         let measured: Measured = measure(&bed, &launch, source.as_ref())
-            .with_context(|| format!("{name} with {}", tool.name()))?;
+            .with_context(|| format!("{name} with {what}"))?;
         results.push((name.to_owned(), measured));
     }
-    Ok(markdown(size, tool.name(), &results))
+    Ok(markdown(size, what, &results))
 }

@@ -31,18 +31,21 @@ const IPSET: [&str; 3] = ["ipset", "--skip", "seventy_thousand"];
 const IPVS_CASES: &str = "a-policies: A01|b-clusterip: every place|c-no-endpoints: C01-C06: no slice\
     |d-source-ranges: D01|e-external-policy: E15|f-internal-policy: F04|i-hairpin|j-flows: UDP stays\
     |l-addresses: an external address|p-restart: changes";
-/// Tests of what only ipvs mode does that are run there: others' state, connections that outlive
-/// their endpoint, schedulers, time-outs.
-const IPVS_TESTS: [&str; 4] = [
-    "what_others_have",
-    "an_endpoint_that_goes",
-    "every_scheduler",
-    "time_outs",
-];
+/// The file of cases that is run in ipvs mode over iptables-legacy.
+const LEGACY_CASES: &str = "e-external-policy";
+/// How many generated clusters are tried in ipvs mode.
+const IPVS_CLUSTERS: &str = "3";
+/// Parts of the names of the tests of what only ipvs mode does that look at others' state and hands; the
+/// rest go to a guest of their own, so that none takes too long.
+const IPVS_OTHERS: [&str; 2] = ["others::", "what_others"];
+/// The test of these that is run by hand: it takes as long as two others.
+const IPVS_BY_HAND: &str = "what_other_namespaces_change";
+/// What test programs are to do where only what needs IPVS is run.
+const IGNORED: [&str; 3] = ["--ignored", "--nocapture", "--test-threads=1"];
 /// The program that tests of IPVS look at it with, and its package.
 const IPVS_TOOL: &str = "ipvsadm";
 /// A guest's end, in seconds; none takes half of it on two idle processors.
-const GUEST_SECONDS: u32 = 240;
+const GUEST_SECONDS: u32 = 300;
 /// The guests' memory, in MiB: their files are in it, unstripped programs among them.
 const GUEST_MEMORY_MIB: u32 = 2048;
 /// The program that runs now: its file may have been replaced by the build that went before.
@@ -89,9 +92,13 @@ pub(super) fn run(counts: &mut Counts) -> Result<()> {
     let cases = test_binary("switchyard-tests", "cases")?;
     let ebpf = test_binary("switchyard-tests", "ebpf")?;
     let ipvs = test_binary("switchyard-tests", "ipvs")?;
+    let generated = test_binary("switchyard-tests", "generated")?;
     let netlink = test_binary("switchyard-netlink", "privileged")?;
     let proxy = switchyard_tests::binary::find("switchyard-proxy")?;
-    let stripped = Stripped::of(&[&programs, &cases, &ebpf, &ipvs, &netlink, &proxy])?;
+    let all = [
+        &programs, &cases, &ebpf, &ipvs, &generated, &netlink, &proxy,
+    ];
+    let stripped = Stripped::of(&all.map(PathBuf::as_path))?;
     let proxy = stripped.path(&proxy)?;
     let files = [root()?.join("tests/cases"), proxy.clone()];
     let mut failed = Vec::new();
@@ -109,8 +116,14 @@ pub(super) fn run(counts: &mut Counts) -> Result<()> {
         if is_installed(IPVS_TOOL) {
             runs.push(families(version, &stripped.path(&netlink)?)?);
             if version == WITH_FILTERS {
-                let [cases, ipvs] = [stripped.path(&cases)?, stripped.path(&ipvs)?];
-                runs.extend(ipvs_mode(version, &files, &proxy, &cases, &ipvs)?);
+                let tests = IpvsTests {
+                    cases: &stripped.path(&cases)?,
+                    generated: &stripped.path(&generated)?,
+                    ipvs: &stripped.path(&ipvs)?,
+                };
+                let mut files = files.to_vec();
+                files.push(steps_program(&ipvs)?);
+                runs.extend(ipvs_mode(version, &files, &proxy, &tests)?);
             }
         }
         for run in runs {
@@ -133,23 +146,46 @@ fn families(version: Version, binary: &Path) -> Result<Command> {
     Ok(families)
 }
 
-/// Cases and tests of ipvs mode in guests.
+/// Test programs that have something to run in ipvs mode.
+struct IpvsTests<'a> {
+    cases: &'a Path,
+    generated: &'a Path,
+    ipvs: &'a Path,
+}
+
+/// The program that a test has end a proxy, where cargo told the test that it is.
+fn steps_program(test: &Path) -> Result<PathBuf> {
+    let built = test.parent().and_then(Path::parent);
+    Ok(built
+        .context("a test binary without a folder")?
+        .join("kernel-steps"))
+}
+
+/// Cases, generated clusters and tests of ipvs mode in guests.
 fn ipvs_mode(
     version: Version,
     files: &[PathBuf],
     proxy: &Path,
-    cases: &Path,
-    ipvs: &Path,
-) -> Result<[Command; 2]> {
-    let ignored = ["--ignored", "--nocapture", "--test-threads=1"];
-    let mut in_cases = guest(version, files, cases, &["every_case_on_ipvs"])?;
-    in_cases.args(ignored).env("SWITCHYARD_CASES", IPVS_CASES);
-    let mut in_tests = guest(version, files, ipvs, &IPVS_TESTS)?;
-    in_tests.args(ignored);
-    for run in [&mut in_cases, &mut in_tests] {
-        run.env("SWITCHYARD_PROXY_BIN", proxy);
+    tests: &IpvsTests<'_>,
+) -> Result<Vec<Command>> {
+    let run = |binary: &Path, arguments: &[&str]| -> Result<Command> {
+        let mut run = guest(version, files, binary, &IGNORED)?;
+        run.args(arguments).env("SWITCHYARD_PROXY_BIN", proxy);
+        Ok(run)
+    };
+    let mut cases = run(tests.cases, &["--exact", "every_case_on_ipvs"])?;
+    cases.env("SWITCHYARD_CASES", IPVS_CASES);
+    let mut legacy = run(tests.cases, &["every_case_on_ipvs_over_legacy"])?;
+    legacy.env("SWITCHYARD_CASES", LEGACY_CASES);
+    let mut generated = run(tests.generated, &["generated_clusters_on_ipvs"])?;
+    generated.env("SWITCHYARD_GENERATED", IPVS_CLUSTERS);
+    let mut others = run(tests.ipvs, &IPVS_OTHERS)?;
+    others.args(["--skip", IPVS_BY_HAND]);
+    let mut own = run(tests.ipvs, &[])?;
+    for part in IPVS_OTHERS {
+        own.args(["--skip", part]);
     }
-    Ok([in_cases, in_tests])
+    Ok(vec![cases, legacy, generated, others, own])
 }
 
 /// A command in a guest, with files.

@@ -119,37 +119,33 @@ pub(crate) fn split(
     value: &mut FlowValue,
     flow: FlowRef,
 ) -> bool {
-    let (target, target_port) = flow.target();
-    let (from, from_port) = flow.from();
+    let is_request = flow.flags() & flow_flags::REQUEST != 0;
+    // What goes back has no flag of its own: it was counted when it came in.
+    let (here, there) = if is_request {
+        (flow_flags::MASQUERADE, 0)
+    } else {
+        (0, flow_flags::MASQUERADE)
+    };
+    (value.address, value.port) = flow.from();
+    value.flags = here;
     (value.service, value.id) = flow.owner();
     value.seen_ns = maps.now_ns();
     value.from = Address::ANY;
     value.from_port = 0;
     other.source = key.source;
     other.source_port = key.source_port;
-    other.destination = target;
-    other.destination_port = target_port;
+    (other.destination, other.destination_port) = flow.target();
     other.protocol = key.protocol;
     other.hook = Hook::Egress.number();
     other.reserved = 0;
-    let is_request = flow.flags() & flow_flags::REQUEST != 0;
-    // What goes back has no flag of its own: it was counted when it came in.
-    let flags = |is_request| {
-        if is_request {
-            flow_flags::MASQUERADE
-        } else {
-            0
-        }
-    };
-    value.flags = flags(is_request);
-    value.address = from;
-    value.port = from_port;
-    let is_there = enter(maps, other, value);
+    if !enter(maps, other, value) {
+        return false;
+    }
     turn(other);
-    value.flags = flags(!is_request);
+    value.flags = there;
     value.address = key.destination;
     value.port = key.destination_port;
-    is_there && enter(maps, other, value)
+    enter(maps, other, value)
 }
 
 /// Adds an entry unless it is there; false if there is no room, or another flow of the same client

@@ -223,7 +223,7 @@ impl NewFlow {
     /// endpoint, from the same port.
     #[inline(always)]
     fn waits(&self, maps: &impl Maps, work: &mut Work) -> bool {
-        if !self.masquerade || !work.may_leave {
+        if !maps.forwards() || !self.masquerade || !work.may_leave {
             return false;
         }
         set_reply(&mut work.other, &work.key, &self.address, self.port);
@@ -240,35 +240,32 @@ impl NewFlow {
     /// way; none stays if one can't be added.
     #[inline(always)]
     fn insert(&self, maps: &impl Maps, work: &mut Work) -> Inserted {
-        if self.insert_reply(maps, work) {
-            return self.insert_rest(maps, work);
+        let mut is_there = self.insert_reply(maps, work);
+        if !is_there {
+            let Work {
+                key, other, value, ..
+            } = &mut *work;
+            let Some(old) = maps.flow(other) else {
+                return Inserted::Full;
+            };
+            if !is_free(old, &value.address, value.port, value.seen_ns) {
+                return Inserted::Collides;
+            }
+            let (_, id) = old.owner();
+            let (vip, vip_port) = old.target();
+            forget_masquerade(maps, other, id);
+            forget_request(maps, other, key, &vip, vip_port, id);
+            set_reply(other, key, &self.address, self.port);
+            is_there = maps.insert_flow(other, value, Insert::Any);
         }
-        let Work {
-            key, other, value, ..
-        } = &mut *work;
-        let Some(old) = maps.flow(other) else {
-            return Inserted::Full;
-        };
-        if !is_free(old, &value.address, value.port, value.seen_ns) {
-            return Inserted::Collides;
-        }
-        let (_, id) = old.owner();
-        let (vip, vip_port) = old.target();
-        forget_masquerade(maps, other, id);
-        forget_request(maps, other, key, &vip, vip_port, id);
-        set_reply(other, key, &self.address, self.port);
-        if maps.insert_flow(other, value, Insert::Any) {
-            self.insert_rest(maps, work)
-        } else {
-            Inserted::Full
-        }
+        self.insert_rest(maps, work, is_there)
     }
 
     /// Adds the flow's entries where no other is in the way; none stays if one can't be added.
     #[inline(always)]
     pub(super) fn insert_new(&self, maps: &impl Maps, work: &mut Work) -> Inserted {
         if self.insert_reply(maps, work) {
-            self.insert_rest(maps, work)
+            self.insert_rest(maps, work, true)
         } else {
             Inserted::Full
         }
@@ -292,17 +289,17 @@ impl NewFlow {
         maps.insert_flow(other, value, Insert::New)
     }
 
-    /// Adds the entries behind that of the replies; where one can't be added, none stays.
+    /// Adds the entries behind that of the replies; where one can't be added, or that of the replies
+    /// could not be (`complete`), none stays.
     #[inline(always)]
-    fn insert_rest(&self, maps: &impl Maps, work: &mut Work) -> Inserted {
+    fn insert_rest(&self, maps: &impl Maps, work: &mut Work, mut complete: bool) -> Inserted {
         let Work {
             key, other, value, ..
         } = work;
-        let mut complete = true;
         if self.masquerade {
             value.flags = flow_flags::MASQUERADE | flow_flags::PENDING;
             turn(other);
-            complete = maps.insert_flow(other, value, Insert::Any);
+            complete &= maps.insert_flow(other, value, Insert::Any);
             turn(other);
         }
         value.address = self.address;
@@ -384,6 +381,13 @@ fn set_answer(other: &mut FlowKey, key: &FlowKey, flow: FlowRef) {
     other.reserved = 0;
 }
 
+/// Whether an entry says both ends. Where nothing is sent on (any more) that is not asked, for the
+/// sake of programs' size: such a flow then counts as over when its client opens it anew.
+#[inline(always)]
+fn is_both(maps: &impl Maps, flags: u16) -> bool {
+    maps.forwards() && flags & flow_flags::BOTH != 0
+}
+
 /// Swaps source and destination.
 #[inline(always)]
 pub(super) fn turn(key: &mut FlowKey) {
@@ -401,7 +405,7 @@ pub(super) fn is_over(maps: &impl Maps, work: &mut Work, flow: FlowRef) -> bool 
     }
     let ended = flow_flags::FIN | flow_flags::RST;
     let (address, port) = flow.target();
-    if flags & flow_flags::BOTH != 0 {
+    if is_both(maps, flags) {
         set_answer(&mut work.other, &work.key, flow);
     } else {
         set_reply(&mut work.other, &work.key, &address, port);
@@ -432,7 +436,7 @@ pub(super) fn forget(maps: &impl Maps, work: &mut Work, flow: FlowRef) {
     set_reply(other, key, &address, port);
     remove_own(maps, other, id);
     forget_masquerade(maps, other, id);
-    if flow.flags() & flow_flags::BOTH != 0 {
+    if is_both(maps, flow.flags()) {
         set_answer(other, key, flow);
         remove_own(maps, other, id);
     }

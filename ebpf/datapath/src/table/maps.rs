@@ -96,6 +96,10 @@ impl Maps for Table {
         self.fragments.borrow_mut().insert(*key, *ports);
     }
 
+    fn forwards(&self) -> bool {
+        self.forwards.get()
+    }
+
     fn count_connection(&self, service: u32, endpoint: &Endpoint, bytes: u32) {
         let mut counters = self.counters.borrow_mut();
         let counters = counters.entry((service, *endpoint)).or_default();

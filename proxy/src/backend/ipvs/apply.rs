@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use switchyard_netlink::ipset::{Entry, Ipset, SetSpec};
-use switchyard_netlink::ipvs::{Change, Ipvs as Kernel, ServiceKey};
+use switchyard_netlink::ipvs::{Ipvs as Kernel, ServiceKey};
 
 use super::compile::compile;
 use super::config::Config;
@@ -213,19 +213,6 @@ impl Ipvs {
             self.ipset.remove(&set.name(self.config.family), entries)?;
         }
         Ok(())
-    }
-
-    fn change_services(&mut self, changes: &[Change]) -> Result<(), IpvsModeError> {
-        let failures = self.kernel.apply(changes)?;
-        let failed = failures.len();
-        match failures.into_iter().next() {
-            None => Ok(()),
-            Some(failure) => Err(IpvsModeError::Refused {
-                failed,
-                of: changes.len(),
-                first: failure.error,
-            }),
-        }
     }
 
     /// Says once of each VIP that another interface has it: it is left there, and works.

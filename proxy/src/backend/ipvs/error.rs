@@ -17,6 +17,19 @@ pub enum IpvsModeError {
     /// A set.
     #[error(transparent)]
     Ipset(#[from] IpsetError),
+    /// A set of our name is of another kind, and not only our rules use it.
+    #[error(
+        "{source}: it is not made anew, as {others} rules or sets of others use it \
+         (`ipset list -t {name}` counts all, `iptables-save | grep {name}` has those of iptables)"
+    )]
+    SetHeld {
+        /// The set.
+        name: String,
+        /// How many rules or sets that are not ours use it.
+        others: usize,
+        /// Which kinds.
+        source: IpsetError,
+    },
     /// The tools of iptables.
     #[error(transparent)]
     Tool(#[from] ToolError),

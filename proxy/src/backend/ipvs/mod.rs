@@ -13,14 +13,17 @@
 //! - What policies drop is dropped, where the reference falls back to all endpoints.
 //!
 //! Parts: [`compile`] (plan to services, members and addresses), [`rules`], [`read`],
-//! [`difference`], [`apply`] (what changed) and [`reconcile`] (everything).
+//! [`difference`], [`apply`] (what changed), [`reconcile`] (everything) and [`ensure`] (the sets'
+//! kinds).
 
 mod apply;
+mod change;
 mod cleanup;
 mod compile;
 mod config;
 mod device;
 mod difference;
+mod ensure;
 mod error;
 mod form;
 #[cfg(test)]

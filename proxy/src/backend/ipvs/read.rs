@@ -1,7 +1,7 @@
 //! From the kernel to what is ours in it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use switchyard_netlink::Protocol;
 use switchyard_netlink::ipset::{Entry, IpPort, Ipset, IpsetError};
@@ -71,6 +71,23 @@ impl Ownership {
             || (at_node && self.node_ports.contains(&(key.protocol, port)))
             || self.earlier.contains(key)
     }
+
+    /// The services that sets and configurations name, whether they are there or not.
+    fn named(&self, config: &Config) -> Vec<ServiceKey> {
+        let vips = self.vips.iter().map(|vip| ServiceKey {
+            protocol: vip.protocol,
+            address: SocketAddr::new(vip.address, vip.port),
+        });
+        let node_ports = self.node_ports.iter().flat_map(|(protocol, port)| {
+            let addresses = config.node_addresses.iter();
+            addresses.map(|address| ServiceKey {
+                protocol: *protocol,
+                address: SocketAddr::new(*address, *port),
+            })
+        });
+        let earlier = self.earlier.iter().copied();
+        vips.chain(node_ports).chain(earlier).collect()
+    }
 }
 
 /// The members of all our sets; of those that are not there, none.
@@ -104,6 +121,17 @@ pub(super) fn services(
         let key = service.key;
         let ours = ownership.includes(&key, config) && !config.is_excluded(key.address.ip());
         if ours || wanted.contains_key(&key) {
+            present.insert(key, held_service(kernel, service)?);
+        }
+    }
+    // The list may leave some out. Those that are to go are asked for by themselves: what tells that
+    // they are ours goes with them.
+    for key in ownership.named(config) {
+        let is_settled = wanted.contains_key(&key) || present.contains_key(&key);
+        if is_settled || config.is_excluded(key.address.ip()) {
+            continue;
+        }
+        if let Some(service) = kernel.service(&key)? {
             present.insert(key, held_service(kernel, service)?);
         }
     }

@@ -5,21 +5,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use switchyard_netlink::ipset::{Entry, Ipset, IpsetError};
+use switchyard_netlink::ipset::{Entry, Ipset};
 use switchyard_netlink::ipvs::{Change, Ipvs as Kernel, ServiceKey};
 
 use super::apply::{Ipvs, Members, Work};
+use super::change::Services;
 use super::config::Config;
 use super::device::Device;
 use super::difference::{ServiceChanges, difference, ended};
 use super::error::IpvsModeError;
-use super::form::{Draining, Fragment, Present, Wanted};
+use super::form::{Draining, Fragment, Present};
 use super::read::{self, Ownership};
 use super::rules;
 use super::sets::Set;
 use crate::backend::holders::Holders;
 use crate::backend::xtables::{Batch, Tables, Tampering, Tool, ToolError};
-use crate::backend::{Refusal, Report, Written};
+use crate::backend::{Report, Written};
 use crate::plan::{PlanId, ServicePlan, is_api_server};
 
 /// Rules are read and compared this often even if nothing hints at a difference.
@@ -28,9 +29,7 @@ const RULES_PERIOD: Duration = Duration::from_secs(3600);
 /// What all plans want, added up.
 #[derive(Default)]
 struct Sum {
-    wanted: Wanted,
-    /// Whose each service is.
-    owners: HashMap<ServiceKey, PlanId>,
+    services: Services,
     members: BTreeMap<Set, Holders<Entry>>,
     addresses: Holders<IpAddr>,
     elsewhere: HashSet<IpAddr>,
@@ -64,7 +63,7 @@ impl Ipvs {
             config,
             tool,
         };
-        ipvs.ensure_sets()?;
+        ipvs.make_sets()?;
         let set = Set::ClusterIp.name(ipvs.config.family);
         ipvs.tool
             .probe(&format!("-m set --match-set {set} dst,dst -j RETURN"))
@@ -99,7 +98,8 @@ impl Ipvs {
             .filter(|plan| plan.id.family == family)
             .collect();
         self.sweep()?;
-        let mut repaired = usize::from(is_new) + self.ensure_sets()?;
+        let sum = self.sum(&plans);
+        let mut repaired = usize::from(is_new) + self.ensure_sets(&sum.members)?;
         let tables = if rules_are_known {
             None
         } else {
@@ -107,11 +107,18 @@ impl Ipvs {
         };
         let held_members = read::members(&mut self.ipset, &self.config)?;
         let ownership = Ownership::of(&held_members, held_addresses.ours, self.earlier.clone());
-        let sum = self.sum(&plans);
         self.say_elsewhere(sum.elsewhere.iter());
-        let present = read::services(&mut self.kernel, &self.config, &ownership, &sum.wanted)?;
-        let services = difference(&present, &sum.wanted, &sum.first);
-        let work = sum.work(services, &held_members, &ownership.addresses);
+        let present = read::services(
+            &mut self.kernel,
+            &self.config,
+            &ownership,
+            &sum.services.wanted,
+        )?;
+        let services = difference(&present, &sum.services.wanted, &sum.first);
+        let mut work = sum.work(services, &held_members, &ownership.addresses);
+        // A service that stays keeps its address.
+        work.addresses_going
+            .retain(|address| !self.config.is_excluded(*address));
         let size = work.size();
         repaired += size - ended_by_themselves(&work.services, &present);
         self.members = sum.members;
@@ -123,7 +130,7 @@ impl Ipvs {
             .map(|plan| (plan.id.clone(), Arc::clone(plan)))
             .collect();
         let first = (sum.first, sum.first_addresses);
-        repaired += self.write_all(&work, tables.as_ref(), &sum.owners, &first)?;
+        repaired += self.write_all(&work, tables.as_ref(), &sum.services, &first)?;
         self.tampering.settle();
         if tables.is_some() {
             self.rules_read = Some(Instant::now());
@@ -175,9 +182,11 @@ impl Ipvs {
         }
         for (id, service) in vips.into_iter().chain(node_ports) {
             let key = service.service.key;
-            if let std::collections::btree_map::Entry::Vacant(place) = sum.wanted.entry(key) {
+            if let std::collections::btree_map::Entry::Vacant(place) =
+                sum.services.wanted.entry(key)
+            {
                 place.insert(service);
-                sum.owners.insert(key, id.clone());
+                sum.services.owners.insert(key, id.clone());
             }
         }
         sum
@@ -190,7 +199,7 @@ impl Ipvs {
         &mut self,
         work: &Work,
         tables: Option<&Tables>,
-        owners: &HashMap<ServiceKey, PlanId>,
+        services: &Services,
         (first, first_addresses): &(Vec<ServiceKey>, Vec<IpAddr>),
     ) -> Result<usize, IpvsModeError> {
         self.add_members(&work.members_coming)?;
@@ -207,38 +216,20 @@ impl Ipvs {
             .coming
             .iter()
             .partition(|change| first.contains(&change.service()));
-        self.change_blaming(&api, owners)?;
+        self.change_blaming(&api, services)?;
         let coming = |these: bool| -> Vec<IpAddr> {
             let all = work.addresses_coming.iter().copied();
             all.filter(|address| first_addresses.contains(address) == these)
                 .collect()
         };
         self.device.add(&coming(true))?;
-        self.change_blaming(&rest, owners)?;
+        self.change_blaming(&rest, services)?;
         self.device.add(&coming(false))?;
         if let Some(tables) = late {
             chains += self.write_rules(tables)?;
         }
         self.remove(work)?;
         Ok(chains)
-    }
-
-    /// Makes changes; the plan of one that is refused is noted, and no failure.
-    fn change_blaming(
-        &mut self,
-        changes: &[Change],
-        owners: &HashMap<ServiceKey, PlanId>,
-    ) -> Result<(), IpvsModeError> {
-        for failure in self.kernel.apply(changes)? {
-            let key = changes.get(failure.index).map(Change::service);
-            if let Some(id) = key.and_then(|key| owners.get(&key)) {
-                let message = failure.error.to_string();
-                self.refused
-                    .entry(id.clone())
-                    .or_insert(Refusal { message });
-            }
-        }
-        Ok(())
     }
 
     fn write_rules(&self, tables: &Tables) -> Result<usize, ToolError> {
@@ -251,34 +242,8 @@ impl Ipvs {
             }
         }
         differing += batch.insert_missing(&rules::jumps(), tables);
-        let script = batch.finish();
-        if !script.is_empty() {
-            self.tool.restore(script.text())?;
-        }
+        self.restore(batch)?;
         Ok(differing)
-    }
-
-    /// Makes sure that all sets are there and what they should be. Returns how many were not.
-    fn ensure_sets(&mut self) -> Result<usize, IpvsModeError> {
-        let mut made = 0;
-        for set in Set::ALL {
-            let name = set.name(self.config.family);
-            let spec = set.spec(self.config.family);
-            let spec = *self.specs.entry(set).or_insert(spec);
-            match self.ipset.ensure(&name, &spec) {
-                Ok(is_new) => made += usize::from(is_new),
-                // Nobody can have put anything of use in it. While a rule uses it, it can't go,
-                // and the kernel swaps only sets of one kind: then it is an error that says so.
-                Err(error @ IpsetError::TypeMismatch { .. }) => {
-                    tracing::warn!(%error, "a set of ours is of another kind: made anew");
-                    self.ipset.destroy(&name)?;
-                    self.ipset.create(&name, &spec)?;
-                    made += 1;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(made)
     }
 
     /// Deletes draining destinations whose connections have ended. Only services that have any

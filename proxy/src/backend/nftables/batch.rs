@@ -120,10 +120,6 @@ impl Batch {
             + self.rules.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.first.is_empty() && self.flushed.is_empty() && self.len() == 0
-    }
-
     /// In order: what goes, from what leads somewhere to what is led to; then what comes, the
     /// other way round. With `each_alone` the elements of different plans are in different
     /// changes, for kernels that say which change they refuse but not which of its elements.

@@ -12,20 +12,61 @@ use super::config::Config;
 use super::fixed::{self, BASES};
 use super::form::{Chain, Element, Key, Shared};
 use super::read::{Present, PresentChain};
+use super::table::Table;
 use super::{lower, names};
 use crate::backend::holders::Holders;
 use crate::plan::ServicePlan;
 
-/// A table being compared.
-pub(super) struct Comparison<'a> {
-    config: &'a Config,
-    family: Family,
-    present: Present,
+/// What a comparison found.
+#[derive(Debug)]
+pub(super) struct Compared {
+    /// What puts everything right.
     pub(super) batch: Batch,
     /// What several plans want.
     pub(super) holders: Holders<(Shared, Key)>,
     /// Chains, sets and elements that were not as they should be.
     pub(super) differing: usize,
+}
+
+/// Compares what a table holds with what the plans want.
+pub(super) fn compare<'p>(
+    table: &mut Table,
+    present: Present,
+    plans: impl Iterator<Item = &'p Arc<ServicePlan>>,
+) -> Compared {
+    let mut comparison = Comparison::new(&table.config, present);
+    for plan in plans {
+        comparison.plan(plan);
+    }
+    let (chains, sets) = comparison.surplus();
+    let Comparison {
+        mut batch,
+        holders,
+        differing,
+        ..
+    } = comparison;
+    table.doomed.clear();
+    for chain in chains {
+        table.remove_chain(chain, &mut batch);
+    }
+    for set in sets {
+        batch.remove_set(set);
+    }
+    Compared {
+        batch,
+        holders,
+        differing,
+    }
+}
+
+/// A table being compared.
+struct Comparison<'a> {
+    config: &'a Config,
+    family: Family,
+    present: Present,
+    batch: Batch,
+    holders: Holders<(Shared, Key)>,
+    differing: usize,
     wanted_chains: HashSet<Arc<str>>,
     wanted_sets: HashSet<Arc<str>>,
 }
@@ -33,7 +74,7 @@ pub(super) struct Comparison<'a> {
 impl<'a> Comparison<'a> {
     /// Compares what does not belong to any Service. A table that is none of ours by its sets
     /// or base chains is made anew, in the same transaction.
-    pub(super) fn new(config: &'a Config, present: Present) -> Self {
+    fn new(config: &'a Config, present: Present) -> Self {
         let mut comparison = Self {
             config,
             family: config.netlink_family(),
@@ -103,7 +144,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Compares what belongs to one plan.
-    pub(super) fn plan(&mut self, plan: &ServicePlan) {
+    fn plan(&mut self, plan: &ServicePlan) {
         self.batch.of_plan(&plan.id);
         let fragment = compile(plan, self.config);
         for set in &fragment.affinity_sets {
@@ -198,7 +239,7 @@ impl<'a> Comparison<'a> {
 
     /// What is there and belongs to nobody: elements go, chains are emptied. Returns the chains
     /// that can then be deleted, and the sets.
-    pub(super) fn surplus(&mut self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+    fn surplus(&mut self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         self.batch.of_nobody();
         let sets = std::mem::take(&mut self.present.sets);
         let elements = std::mem::take(&mut self.present.elements);

@@ -15,7 +15,7 @@
 //!   and then, the table is read and compared.
 //!
 //! Parts: [`compile`] (plan to chains and elements), [`fixed`] (what is always there),
-//! [`lower`] (the same in the kernel's terms), [`read`], [`compare`], [`table`] (what changed)
+//! [`lower`] and [`expressions`] (the same in the kernel's terms), [`read`], [`compare`], [`table`] (what changed)
 //! and [`tables`] (writing).
 
 mod batch;
@@ -24,6 +24,7 @@ mod compare;
 mod compile;
 mod config;
 mod error;
+mod expressions;
 mod fixed;
 mod form;
 mod lower;

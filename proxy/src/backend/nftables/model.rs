@@ -7,11 +7,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use switchyard_cluster::object::IpFamily;
 use switchyard_netlink::nftables::{
-    Change, Data, Expression, Key, Name, NatFlags, Refusal, Rule, Set, Value, Verdict,
+    Change, Data, Expression, Key, Name, NatFlags, Refusal, Rule, Set, Timeout, Value, Verdict,
 };
 
 use super::batch::{Batch, Unknown};
-use super::compare::Comparison;
+use super::compare::compare;
 use super::config::Config;
 use super::form::Shared;
 use super::read::{Present, PresentChain};
@@ -58,7 +58,11 @@ impl Model {
                 let name = Arc::clone(&rule.chain);
                 self.chains.get_mut(&name).expect(&name).1.push(rule);
             }
-            Change::AddSet(set) => {
+            Change::AddSet(mut set) => {
+                if set.timeout != Timeout::Never {
+                    // Each element has its own.
+                    set.timeout = Timeout::PerElement;
+                }
                 self.elements.entry(Arc::clone(&set.name)).or_default();
                 self.sets.entry(Arc::clone(&set.name)).or_insert(set);
             }
@@ -161,34 +165,13 @@ impl Model {
     /// Compares it with what a cluster wants, and puts it right; how much differed.
     fn reconcile(&mut self, table: &mut Table, plans: &PlanTable) -> usize {
         let family = table.config.family;
-        let configuration = table.config.clone();
-        let mut comparison = Comparison::new(&configuration, self.present());
-        for plan in plans.plans().filter(|plan| plan.id.family == family) {
-            comparison.plan(plan);
-        }
-        let (chains, sets) = comparison.surplus();
-        let Comparison {
-            mut batch,
-            holders,
-            differing,
-            ..
-        } = comparison;
-        table.doomed.clear();
-        for chain in chains {
-            table.remove_chain(chain, &mut batch);
-        }
-        for set in sets {
-            batch.remove_set(set);
-        }
-        self.apply(batch.ordered(false).changes);
+        let of_family = || plans.plans().filter(|plan| plan.id.family == family);
+        let compared = compare(table, self.present(), of_family());
+        self.apply(compared.batch.ordered(false).changes);
         self.delete_doomed(table);
-        table.holders = holders;
-        table.programmed = plans
-            .plans()
-            .filter(|plan| plan.id.family == family)
-            .map(|plan| (plan.id.clone(), Arc::clone(plan)))
-            .collect();
-        differing
+        let plans = of_family().map(|plan| (&plan.id, Arc::clone(plan)));
+        table.took(plans.collect(), BTreeMap::new(), compared.holders);
+        compared.differing
     }
 
     fn delete_doomed(&mut self, table: &mut Table) {
@@ -356,7 +339,7 @@ fn what_is_refused_is_known_by_its_plan() {
     let culprit = |change, item| {
         together
             .culprit(&refusal(change, item))
-            .map(|id| id.cloned())
+            .map(Option::<&PlanId>::cloned)
     };
     assert_eq!(culprit(Some(0), Some(1)), Ok(Some(id("b"))));
     assert_eq!(culprit(Some(0), None), Err(Unknown));

@@ -14,6 +14,9 @@ use crate::backend::Refusal;
 use crate::backend::holders::Holders;
 use crate::plan::{PlanChange, PlanId, ServicePlan};
 
+/// A plan that the kernel holds, if it does.
+type Programmed = Option<Arc<ServicePlan>>;
+
 /// One IP family.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -45,6 +48,38 @@ impl Table {
             releases_at_once,
             trusted: false,
         }
+    }
+
+    /// The changed plans as they were programmed, to go back to.
+    pub(super) fn plans_before(&self, changes: &[PlanChange]) -> Vec<(PlanId, Programmed)> {
+        let ids = changes.iter().map(|change| &change.id);
+        ids.filter(|id| id.family == self.config.family)
+            .map(|id| (id.clone(), self.programmed.get(id).cloned()))
+            .collect()
+    }
+
+    /// The kernel did not take what was followed. What several plans hold is counted anew by the
+    /// comparison that comes next.
+    pub(super) fn go_back(&mut self, before: Vec<(PlanId, Programmed)>) {
+        for (id, plan) in before {
+            match plan {
+                Some(plan) => drop(self.programmed.insert(id, plan)),
+                None => drop(self.programmed.remove(&id)),
+            }
+        }
+    }
+
+    /// The kernel holds these plans, and refused those.
+    pub(super) fn took(
+        &mut self,
+        plans: HashMap<&PlanId, Arc<ServicePlan>>,
+        refused: BTreeMap<PlanId, Refusal>,
+        holders: Holders<(Shared, Key)>,
+    ) {
+        let plans = plans.into_iter();
+        self.programmed = plans.map(|(id, plan)| (id.clone(), plan)).collect();
+        self.refused = refused;
+        self.holders = holders;
     }
 
     /// What leads from what was programmed to the changed plans, which then count as

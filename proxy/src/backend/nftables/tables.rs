@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use switchyard_cluster::object::IpFamily;
 use switchyard_netlink::nft_generation::{Generation, GenerationReader};
-use switchyard_netlink::nftables::{Change, NftError, Nftables};
+use switchyard_netlink::nftables::{Change, NftError, Nftables, TableId};
 
-use super::batch::{Batch, Ordered, Unknown};
-use super::compare::Comparison;
+use super::batch::{Ordered, Unknown};
+use super::compare::compare;
 use super::config::Config;
 use super::error::NftablesModeError;
 use super::probe::Features;
@@ -107,33 +107,29 @@ impl Tables {
         family: IpFamily,
         changes: &[PlanChange],
     ) -> Result<Report, NftablesModeError> {
-        let Some(table) = self
-            .families
-            .iter_mut()
-            .find(|table| table.config.family == family)
-        else {
+        let Some(table) = table_of(&mut self.families, family) else {
             return Ok(report(0, 0));
         };
+        let before = table.plans_before(changes);
         let batch = table.follow(changes);
         let size = batch.len();
         let id = table.id.clone();
-        if !batch.is_empty() {
-            let ordered = batch.ordered(false);
-            if let Err(error) = self.write(&id, &ordered.changes) {
-                self.distrust();
-                return Err(error.into());
+        let ordered = batch.ordered(false);
+        if !ordered.changes.is_empty()
+            && let Err(error) = self.write(&id, &ordered.changes)
+        {
+            self.distrust();
+            if let Some(table) = table_of(&mut self.families, family) {
+                table.go_back(before);
             }
+            return Err(error.into());
         }
         self.delete_doomed(family);
         Ok(report(size, 0))
     }
 
     /// Writes a transaction. Whether somebody else was there since our last one is noted.
-    fn write(
-        &mut self,
-        table: &switchyard_netlink::nftables::TableId,
-        changes: &[Change],
-    ) -> Result<(), NftError> {
+    fn write(&mut self, table: &TableId, changes: &[Change]) -> Result<(), NftError> {
         let applied = match self.kernel.apply_if(table, changes, self.generation) {
             Err(NftError::Overtaken { .. }) => {
                 tracing::debug!(%table, "somebody else has changed rules since our last write");
@@ -151,18 +147,8 @@ impl Tables {
 
     /// Chains that were emptied before, now that nothing leads to them.
     fn delete_doomed(&mut self, family: IpFamily) {
-        let Some(at) = self
-            .families
-            .iter()
-            .position(|table| table.config.family == family)
-        else {
-            return;
-        };
-        let Some(table) = self
-            .families
-            .get(at)
-            .filter(|table| !table.doomed.is_empty())
-        else {
+        let table = table_of(&mut self.families, family);
+        let Some(table) = table.filter(|table| !table.doomed.is_empty()) else {
             return;
         };
         let id = table.id.clone();
@@ -170,7 +156,7 @@ impl Tables {
         let changes: Vec<Change> = doomed.collect();
         match self.write(&id, &changes) {
             Ok(()) => {
-                if let Some(table) = self.families.get_mut(at) {
+                if let Some(table) = table_of(&mut self.families, family) {
                     table.doomed.clear();
                 }
             }
@@ -190,17 +176,10 @@ impl Tables {
     /// When the table could not be read, or what belongs to no plan was refused.
     pub fn reconcile(
         &mut self,
-        config: Config,
+        config: &Config,
         plans: &[Arc<ServicePlan>],
     ) -> Result<Report, NftablesModeError> {
         let family = config.family;
-        let Some(at) = self
-            .families
-            .iter()
-            .position(|table| table.config.family == family)
-        else {
-            return Ok(report(0, 0));
-        };
         let wanted = plans.iter().filter(|plan| plan.id.family == family);
         let mut attempt = Attempt {
             wanted: wanted.map(|plan| (&plan.id, Arc::clone(plan))).collect(),
@@ -210,105 +189,49 @@ impl Tables {
         let mut overtaken = 0;
         loop {
             let seen = self.look();
-            let table = self.families.get_mut(at);
-            let Some(table) = table else {
+            let Some(table) = table_of(&mut self.families, family) else {
                 return Ok(report(0, 0));
             };
-            table.config = config.clone();
+            table.config.clone_from(config);
             let present = read(&mut self.kernel, &table.id)?;
-            let mut comparison = Comparison::new(&config, present);
-            for plan in attempt.wanted.values() {
-                comparison.plan(plan);
-            }
-            let (chains, sets) = comparison.surplus();
-            let Comparison {
-                mut batch,
-                holders,
-                differing,
-                ..
-            } = comparison;
-            table.doomed.clear();
-            for chain in chains {
-                table.remove_chain(chain, &mut batch);
-            }
-            for set in sets {
-                batch.remove_set(set);
-            }
-            let size = batch.len();
-            let id = table.id.clone();
-            let expected = seen.filter(|_| overtaken < OVERTAKEN_MAX);
-            match self.write_compared(&id, batch, expected, attempt.each_alone) {
-                Ok(()) => {
-                    self.took(at, &attempt, holders, overtaken < OVERTAKEN_MAX);
+            let compared = compare(table, present, attempt.wanted.values());
+            let size = compared.batch.len();
+            let is_last = overtaken >= OVERTAKEN_MAX;
+            let (id, holders) = (table.id.clone(), compared.holders);
+            let ordered = compared.batch.ordered(attempt.each_alone);
+            let expected = seen.filter(|_| !is_last);
+            match self.kernel.apply_if(&id, &ordered.changes, expected) {
+                Ok(applied) => {
+                    if !ordered.changes.is_empty() {
+                        self.generation = applied.generation;
+                    }
+                    let trusted = self.generation.is_some() && !is_last;
+                    if let Some(table) = table_of(&mut self.families, family) {
+                        table.took(attempt.wanted, attempt.refused, holders);
+                        table.trusted = trusted;
+                    }
                     self.delete_doomed(family);
-                    return Ok(report(size, differing));
+                    return Ok(report(size, compared.differing));
                 }
-                Err(Failed::Overtaken) => overtaken += 1,
-                Err(Failed::Refused(error, ordered)) => {
-                    let Some(table) = self.families.get(at) else {
-                        return Err(error.into());
-                    };
-                    if !attempt.blame(&error, &ordered, &table.programmed) {
+                Err(NftError::Overtaken { .. }) if !is_last => overtaken += 1,
+                Err(error) => {
+                    let programmed = table_of(&mut self.families, family)
+                        .map(|table| &table.programmed)
+                        .filter(|programmed| attempt.blame(&error, &ordered, programmed));
+                    if programmed.is_none() {
                         self.distrust();
                         return Err(error.into());
                     }
                 }
-                Err(Failed::Other(error)) => {
-                    self.distrust();
-                    return Err(error.into());
-                }
             }
         }
-    }
-
-    fn write_compared(
-        &mut self,
-        table: &switchyard_netlink::nftables::TableId,
-        batch: Batch,
-        expected: Option<Generation>,
-        each_alone: bool,
-    ) -> Result<(), Failed> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let ordered = batch.ordered(each_alone);
-        match self.kernel.apply_if(table, &ordered.changes, expected) {
-            Ok(applied) => {
-                self.generation = applied.generation;
-                Ok(())
-            }
-            Err(NftError::Overtaken { .. }) => Err(Failed::Overtaken),
-            Err(error @ NftError::Refused { .. }) => Err(Failed::Refused(error, ordered)),
-            Err(error) => Err(Failed::Other(error)),
-        }
-    }
-
-    /// The kernel holds all that was attempted.
-    fn took(
-        &mut self,
-        at: usize,
-        attempt: &Attempt<'_>,
-        holders: crate::backend::holders::Holders<(super::form::Shared, super::form::Key)>,
-        trusted: bool,
-    ) {
-        let Some(table) = self.families.get_mut(at) else {
-            return;
-        };
-        let wanted = attempt.wanted.iter();
-        table.programmed = wanted
-            .map(|(id, plan)| ((*id).clone(), Arc::clone(plan)))
-            .collect();
-        table.holders = holders;
-        table.refused.clone_from(&attempt.refused);
-        table.trusted = trusted && self.generation.is_some();
     }
 }
 
-/// Why a transaction of a comparison was not made.
-enum Failed {
-    Overtaken,
-    Refused(NftError, Ordered),
-    Other(NftError),
+fn table_of(families: &mut [Table], family: IpFamily) -> Option<&mut Table> {
+    families
+        .iter_mut()
+        .find(|table| table.config.family == family)
 }
 
 /// What is to be written, after what the kernel refused is left out.
@@ -340,12 +263,11 @@ impl Attempt<'_> {
                         .entry(plan.clone())
                         .or_insert(Refusal { message });
                 }
-                Ok(None) => {}
                 Err(Unknown) if !self.each_alone => {
                     self.each_alone = true;
                     return true;
                 }
-                Err(Unknown) => {}
+                Ok(None) | Err(Unknown) => {}
             }
         }
         let mut any = false;
@@ -372,5 +294,92 @@ const fn report(changes: usize, repaired: usize) -> Report {
     Report {
         written: Written::Objects(changes),
         repaired,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use switchyard_cluster::object::{ObjectName, Protocol};
+    use switchyard_netlink::nftables;
+
+    use super::super::batch::Batch;
+    use super::super::form::Shared;
+    use super::*;
+
+    fn plan(name: &str, port: u16) -> Arc<ServicePlan> {
+        Arc::new(ServicePlan {
+            id: PlanId {
+                service: ObjectName::new("ns", name),
+                port_name: "p".into(),
+                protocol: Protocol::Tcp,
+                family: IpFamily::V4,
+            },
+            port,
+            frontends: Vec::new(),
+            affinity_timeout_s: None,
+            internal_policy: Default::default(),
+            external_policy: Default::default(),
+            source_ranges: None,
+            source_ranges_include_node: false,
+            health_check_node_port: None,
+            ipvs_scheduler: None,
+            cluster: Box::default(),
+            local: Box::default(),
+            any_endpoint: false,
+            serving: Box::default(),
+        })
+    }
+
+    /// What the kernel says when it refuses an element of the first change.
+    fn refused(item: Option<usize>) -> NftError {
+        NftError::Refused {
+            table: "ip kube-proxy".to_owned(),
+            refusals: vec![nftables::Refusal {
+                change: Some(0),
+                request: "add elements".to_owned(),
+                item,
+                attribute: None,
+                message: None,
+                code: nix::libc::ENFILE,
+            }],
+            more: 0,
+        }
+    }
+
+    /// A change with an element of each plan.
+    fn ordered(plans: &[&PlanId], each_alone: bool) -> Ordered {
+        let mut batch = Batch::default();
+        for (number, plan) in (0..).zip(plans) {
+            batch.of_plan(plan);
+            let element = nftables::Element::new(nftables::Data::new(&[number]));
+            batch.remove_element(Shared::ServiceIps, element);
+        }
+        batch.ordered(each_alone)
+    }
+
+    #[test]
+    fn what_is_refused_stays_as_it_was_or_goes_and_all_else_is_written() {
+        let (old, new, other) = (plan("a", 1), plan("a", 2), plan("b", 1));
+        let programmed = HashMap::from([(old.id.clone(), Arc::clone(&old))]);
+        let wanted = [&other, &new].map(|plan| (&plan.id, Arc::clone(plan)));
+        let mut attempt = Attempt {
+            wanted: wanted.into(),
+            refused: BTreeMap::new(),
+            each_alone: false,
+        };
+        let ids = [&other.id, &new.id];
+        // A kernel that does not say which element is asked again.
+        assert!(attempt.blame(&refused(None), &ordered(&ids, false), &programmed));
+        assert!(attempt.each_alone && attempt.refused.is_empty());
+        assert!(attempt.blame(&refused(Some(1)), &ordered(&ids, false), &programmed));
+        assert_eq!(attempt.wanted[&new.id], old);
+        assert!(attempt.blame(&refused(Some(1)), &ordered(&ids, false), &programmed));
+        assert_eq!(attempt.wanted.keys().collect::<Vec<_>>(), [&&other.id]);
+        let said = &attempt.refused[&new.id].message;
+        assert!(said.starts_with("add elements"), "{said}");
+        // Nobody is left to be blamed.
+        assert!(!attempt.blame(&refused(Some(1)), &ordered(&ids, false), &programmed));
+        assert!(!attempt.blame(&refused(Some(0)), &ordered(&[], true), &programmed));
+        assert!(attempt.refused.len() == 1 && attempt.wanted.len() == 1);
     }
 }

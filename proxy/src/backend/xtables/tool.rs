@@ -1,9 +1,9 @@
 //! The iptables programs of the machine.
 
 use std::env;
-use std::io::{self, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -202,6 +202,38 @@ impl Tool {
     /// # Errors
     /// When the tool can't be run or fails.
     pub(in crate::backend) fn save(&self, table: Table) -> Result<TableState, ToolError> {
+        self.read(table, TableState::parse)
+    }
+
+    /// The rules of one table whose text has these words in it, each with its chain.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub(in crate::backend) fn rules_with(
+        &self,
+        table: Table,
+        words: &str,
+    ) -> Result<Vec<(String, String)>, ToolError> {
+        self.read(table, |text| {
+            let mut found = Vec::new();
+            for line in text.lines() {
+                let line = line?;
+                let rule = line
+                    .strip_prefix("-A ")
+                    .and_then(|rest| rest.split_once(' '));
+                let rule = rule.filter(|(_, rule)| rule.contains(words));
+                found.extend(rule.map(|(chain, rule)| (chain.to_owned(), rule.to_owned())));
+            }
+            Ok(found)
+        })
+    }
+
+    /// Has `understand` read what `iptables-save` prints of one table.
+    fn read<T: Default>(
+        &self,
+        table: Table,
+        understand: impl FnOnce(BufReader<ChildStdout>) -> io::Result<T>,
+    ) -> Result<T, ToolError> {
         let program = self.save.display().to_string();
         let run = |source| ToolError::Run {
             program: program.clone(),
@@ -214,13 +246,13 @@ impl Tool {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(run)?;
-        let state = match child.stdout.take() {
-            Some(stdout) => TableState::parse(BufReader::new(stdout)).map_err(run)?,
-            None => TableState::default(),
+        let read = match child.stdout.take() {
+            Some(stdout) => understand(BufReader::new(stdout)).map_err(run)?,
+            None => T::default(),
         };
         let output = child.wait_with_output().map_err(run)?;
         if output.status.success() {
-            return Ok(state);
+            return Ok(read);
         }
         let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         Err(ToolError::Failed {

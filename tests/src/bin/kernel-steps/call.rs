@@ -67,6 +67,14 @@ const QUESTIONS: [&str; 17] = [
     "LINK_GET_NEXT_ID",
     "ITER_CREATE",
 ];
+/// What is sent to netlink sockets, questions but those for lists included. Counted only where it
+/// is asked for by this name.
+pub(crate) const NETLINK: &str = "netlink";
+/// Of `linux/netlink.h`: the longest message that is taken for one, and bits of its flags.
+const MESSAGE_BYTES_MAX: u32 = 1 << 20;
+const REQUEST: u16 = 1;
+const DUMP: u16 = 0x300;
+
 /// Bytes of a path that are read.
 const PATH_BYTES: usize = 256;
 
@@ -106,6 +114,15 @@ impl Call {
                 is_bpf: false,
             });
         }
+        if entry.number == libc::SYS_sendto {
+            let flags = netlink_flags(thread, second)?;
+            return Some(Self {
+                name: NETLINK,
+                path: String::new(),
+                is_question: flags & DUMP == DUMP,
+                is_bpf: false,
+            });
+        }
         let (name, path) = of_file(entry.number, first, second)?;
         Some(Self {
             name,
@@ -132,6 +149,15 @@ fn of_file(number: i64, first: u64, second: u64) -> Option<(&'static str, u64)> 
         libc::SYS_mkdirat => Some(("mkdirat", second)),
         _ => None,
     }
+}
+
+/// The flags of what begins like a message of netlink: its length, kind and flags.
+fn netlink_flags(thread: Pid, at: u64) -> Option<u16> {
+    let header = word(thread, at)?.to_ne_bytes();
+    let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
+    let flags = u16::from_ne_bytes([header[6], header[7]]);
+    let is_message = (16..=MESSAGE_BYTES_MAX).contains(&length) && flags & REQUEST != 0;
+    is_message.then_some(flags)
 }
 
 fn memory(thread: Pid, at: u64, bytes: &mut [u8]) -> std::io::Result<usize> {

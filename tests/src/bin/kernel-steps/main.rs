@@ -5,7 +5,8 @@
 //! can't tell reading a map from writing it, so the same number is not the same step twice.
 //!
 //! A step is one call of bpf(2) that is no question, one that makes or removes a name in the file
-//! system, or one that waits for running programs (membarrier). All threads count together. Writes
+//! system, or one that waits for running programs (membarrier); and with `--only=netlink`, what is sent
+//! to the kernel by netlink. All threads count together. Writes
 //! to maps through memory (mmap) are not system calls; they are before or after one.
 
 mod call;

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::call::Call;
+use super::call::{Call, NETLINK};
 use super::registers;
 
 /// No command of bpf(2) has this number: the kernel says EINVAL.
@@ -152,7 +152,8 @@ impl Tracer {
             return Ok(());
         };
         let counts_questions = matches!(self.fault, Fault::Fail { .. });
-        let is_wanted = self.only.is_empty() || self.only.iter().any(|name| name == call.name);
+        let is_named = self.only.iter().any(|name| name == call.name);
+        let is_wanted = is_named || (self.only.is_empty() && call.name != NETLINK);
         if !is_wanted
             || (call.is_question && !counts_questions)
             || (counts_questions && !call.is_bpf)

@@ -1,110 +1,23 @@
 //! What only ipvs mode does, and what it leaves alone. Needs a kernel with IPVS and dummy devices,
 //! such as those of `cargo xtask vm`: ignored elsewhere, and run there by `cargo xtask test`.
 
-use std::sync::Arc;
+mod killed;
+mod others;
+mod stage;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-use switchyard_tests::cases::{
-    Backend, IngressSpec, Manifests, ServiceSpec, expand_service, node_objects, per_service_chains,
-    save_rules,
-};
+use switchyard_tests::cases::{Backend, IngressSpec, ServiceSpec, per_service_chains, save_rules};
 use switchyard_tests::testbed::{
-    Family, IptablesTool, Outcome, Place, Probe, Protocol, Proxy, Testbed, Traffic, require_root,
-    require_tools, wait_for,
+    Family, IptablesTool, Outcome, Place, Probe, Protocol, Proxy, Traffic, wait_for,
 };
 
-const VIP: &str = "10.96.6.1:80";
-const ENDPOINTS: [&str; 2] = ["10.244.1.31", "10.244.2.51"];
-const FAMILIES: [Family; 2] = [Family::IPv4, Family::IPv6];
-const POLL: Duration = Duration::from_millis(50);
-/// Emulated processors are slow.
-const SOON: Duration = Duration::from_secs(30);
+use self::stage::{EACH_SECOND, ENDPOINTS, FAMILIES, POLL, SOON, Stage, VIP, service};
+
 /// A connection that was reset is forgotten by IPVS after 10 s; a sync period later its endpoint
 /// goes.
 const DRAINED: Duration = Duration::from_secs(60);
-
-/// For what is seen or done at the next comparison only.
-const EACH_SECOND: &str = "--ipvs-sync-period=1s";
-
-struct Stage {
-    bed: Arc<Testbed>,
-    manifests: Manifests,
-}
-
-impl Stage {
-    fn new() -> Result<Self> {
-        require_root()?;
-        require_tools(&["ipvsadm", "ipset", "ip"])?;
-        let bed = Arc::new(Testbed::build()?);
-        let manifests = Manifests::create(bed.work_dir(), "manifests")?;
-        for address in ENDPOINTS {
-            for family in FAMILIES {
-                let endpoint = family.twin_socket(format!("{address}:8080").parse()?);
-                bed.serve_endpoint(Protocol::Tcp, endpoint)?;
-            }
-        }
-        Ok(Self { bed, manifests })
-    }
-
-    fn start(&self, backend: Backend, flags: &[&str]) -> Result<Proxy> {
-        let mut options = backend.options(&self.bed, self.manifests.dir())?;
-        options.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        Proxy::start(&self.bed, options)
-    }
-
-    fn put(&self, services: &[ServiceSpec]) -> Result<()> {
-        let mut objects: Vec<Value> = node_objects();
-        for (number, service) in services.iter().enumerate() {
-            objects.extend(expand_service(&format!("svc{number}"), service, &FAMILIES)?);
-        }
-        self.manifests.replace(&objects)
-    }
-
-    /// What a command prints in node1.
-    fn run(&self, command: &str) -> Result<String> {
-        let words: Vec<&str> = command.split(' ').collect();
-        self.bed.run(Place::Node1, &words, "")?.success(command)
-    }
-
-    fn wait_listed(
-        &self,
-        command: &str,
-        line: &str,
-        is_there: bool,
-        limit: Duration,
-    ) -> Result<()> {
-        let mut listed = String::new();
-        let waited = wait_for(&format!("{line:?} in `{command}`"), limit, POLL, || {
-            listed = self.run(command)?;
-            Ok(listed.lines().any(|own| own.trim() == line) == is_there)
-        });
-        waited.with_context(|| format!("it lists:\n{listed}"))
-    }
-
-    fn wait_answered(&self, from: Place, to: &str, by: &str) -> Result<()> {
-        let probe = Probe::new(from, Protocol::Tcp, to.parse()?);
-        wait_for(&format!("{to} answered by {by}"), SOON, POLL, || {
-            Ok(matches!(self.bed.probe(&probe)?, Outcome::Answered(answer)
-                if answer.by.ip() == by.parse::<std::net::IpAddr>()?))
-        })
-    }
-}
-
-fn service(endpoints: &[&str]) -> Result<ServiceSpec> {
-    Ok(ServiceSpec {
-        cluster_ip: Some("10.96.6.1".to_owned()),
-        ports: vec!["p80 80->8080".parse()?],
-        endpoints: Some(
-            endpoints
-                .iter()
-                .map(|text| text.parse())
-                .collect::<Result<_>>()?,
-        ),
-        ..ServiceSpec::default()
-    })
-}
 
 #[test]
 #[ignore = "needs a kernel with IPVS"]
