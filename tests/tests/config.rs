@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use switchyard_tests::cases::{Manifests, ServiceSpec, expand_service, node_objects};
 use switchyard_tests::testbed::{
-    Family, IptablesTool, Outcome, Place, Probe, Protocol, Proxy, ProxyOptions, Testbed,
+    EbpfRoots, Family, IptablesTool, Outcome, Place, Probe, Protocol, Proxy, ProxyOptions, Testbed,
     find_binary, wait_for,
 };
 
@@ -51,14 +51,6 @@ impl ConfigMap {
     fn flag(&self) -> String {
         format!("--config={}", self.mount.join("config.conf").display())
     }
-}
-
-fn text(options: &ProxyOptions, more: &str) -> String {
-    let (manifests, pins) = (options.manifests.display(), options.pins.display());
-    format!(
-        "clusterCIDR: 10.244.0.0/16,fd00:244::/32\nhostnameOverride: node1\n\
-         switchyard: {{manifests: {manifests}, ebpf: {{bpfRoot: {pins}}}}}\n{more}"
-    )
 }
 
 fn run(bed: &Testbed, flags: &[&str]) -> Result<Output> {
@@ -106,43 +98,111 @@ fn the_defaults_are_written_and_can_be_read() -> Result<()> {
     Ok(())
 }
 
-/// The process stays, the rules stay, a connection never fails; a wrong file changes nothing.
+/// What takes more rights than the rest is done, and no rule is written.
 #[test]
-fn a_changed_file_restarts_the_agent_in_place_and_a_wrong_one_does_not() -> Result<()> {
-    let bed = Testbed::build()?;
-    let manifests = Manifests::create(bed.work_dir(), "manifests")?;
-    bed.serve_endpoint(Protocol::Tcp, "10.244.1.31:8080".parse()?)?;
-    let spec = ServiceSpec {
-        cluster_ip: Some("10.96.7.7".to_owned()),
-        ports: vec!["80->8080/TCP".parse()?],
-        endpoints: Some(vec!["10.244.1.31".parse()?]),
-        ..ServiceSpec::default()
-    };
-    let mut objects = node_objects();
-    objects.extend(expand_service("web", &spec, &[Family::IPv4])?);
-    manifests.replace(&objects)?;
+fn init_only_sets_parameters_and_ends() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.put("oomScoreAdj: 0\n")?;
+    let ended = run(&stage.bed, &[&stage.map.flag(), "--init-only"])?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.success(), "{}: {said}", ended.status);
+    let parameter = ["cat", "/proc/sys/net/ipv4/conf/all/route_localnet"];
+    let parameter = stage.bed.run(Place::Node1, &parameter, "")?;
+    ensure!(parameter.stdout.trim() == "1", "{}", parameter.stdout);
+    let rules = stage.bed.run(Place::Node1, &["iptables-save"], "")?;
+    ensure!(!rules.stdout.contains("KUBE-"), "{}", rules.stdout);
+    Ok(())
+}
 
-    let map = ConfigMap::new(&bed)?;
-    let usual = ProxyOptions::new(&bed, manifests.dir(), "iptables")?;
-    let mut options = ProxyOptions::new(&bed, manifests.dir(), "ipvs")?;
-    options.tool = Some(IptablesTool::Nft);
-    options.flags = vec![map.flag(), "--manifests=".to_owned()];
-    let put = |more: &str| map.put(&text(&usual, more));
-    put("iptables: {minSyncPeriod: 1s}\nfuture: 1\n")?;
-    let proxy = Proxy::start(&bed, options)?;
-    let configz =
-        || -> Result<String> { Ok(bed.http_get(Place::Node1, METRICS, "/configz")?.body) };
-    let answers = || -> Result<()> {
-        let outcome = bed.probe(&Probe::new(Place::Pod12, Protocol::Tcp, VIP.parse()?))?;
+/// A proxy of node1 by its file, and a Service that answers.
+struct Stage {
+    bed: Testbed,
+    map: ConfigMap,
+    options: ProxyOptions,
+    roots: EbpfRoots,
+}
+
+impl Stage {
+    fn new() -> Result<Self> {
+        let bed = Testbed::build()?;
+        let manifests = Manifests::create(bed.work_dir(), "manifests")?;
+        bed.serve_endpoint(Protocol::Tcp, "10.244.1.31:8080".parse()?)?;
+        let spec = ServiceSpec {
+            cluster_ip: Some("10.96.7.7".to_owned()),
+            ports: vec!["80->8080/TCP".parse()?],
+            endpoints: Some(vec!["10.244.1.31".parse()?]),
+            ..ServiceSpec::default()
+        };
+        let mut objects = node_objects();
+        objects.extend(expand_service("web", &spec, &[Family::IPv4])?);
+        manifests.replace(&objects)?;
+        let map = ConfigMap::new(&bed)?;
+        let mut options = ProxyOptions::new(&bed, manifests.dir(), "ipvs")?;
+        options.tool = Some(IptablesTool::Nft);
+        options.flags = vec![map.flag(), "--manifests=".to_owned()];
+        let roots = bed.ebpf_roots()?;
+        Ok(Self {
+            bed,
+            map,
+            options,
+            roots,
+        })
+    }
+
+    fn put(&self, more: &str) -> Result<()> {
+        let manifests = self.options.manifests.display();
+        let (pins, cgroup) = (self.roots.bpf.display(), self.roots.cgroup.display());
+        self.map.put(&format!(
+            "clusterCIDR: 10.244.0.0/16,fd00:244::/32\nhostnameOverride: node1\n\
+             switchyard:\n  manifests: {manifests}\n\
+             \x20 ebpf: {{bpfRoot: {pins}, cgroupRoot: {cgroup}}}\n{more}"
+        ))
+    }
+
+    fn start(&self) -> Result<Proxy> {
+        Proxy::start(&self.bed, self.options.clone())
+    }
+
+    fn get(&self, path: &str) -> Result<String> {
+        Ok(self.bed.http_get(Place::Node1, METRICS, path)?.body)
+    }
+
+    /// A new connection is answered.
+    fn answers(&self) -> Result<()> {
+        let probe = Probe::new(Place::Pod12, Protocol::Tcp, VIP.parse()?);
+        let outcome = self.bed.probe(&probe)?;
         ensure!(matches!(outcome, Outcome::Answered(_)), "{outcome}");
         Ok(())
-    };
-    let mode = bed.http_get(Place::Node1, METRICS, "/proxyMode")?;
-    ensure!(
-        mode.body == "iptables",
-        "the flag counted, not the file: {mode:?}"
-    );
-    let before = configz()?;
+    }
+
+    /// Waits until the answer at `path` has this in it and the proxy is healthy; meanwhile every
+    /// new connection must be answered.
+    fn wait_for(&self, proxy: &Proxy, path: &str, text: &str) -> Result<()> {
+        let waited = wait_for(text, SOON, POLL, || {
+            self.answers()?;
+            Ok(self.get(path).is_ok_and(|now| now.contains(text))
+                && proxy
+                    .healthz(&self.bed)
+                    .is_ok_and(|answer| answer.status == 200))
+        });
+        waited.with_context(|| proxy.log_tail(30))?;
+        self.answers()
+    }
+}
+
+fn descriptors(proxy: &Proxy) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{}/fd", proxy.pid()))?.count())
+}
+
+/// The process stays, the rules stay, no new connection fails; a wrong file changes nothing.
+#[test]
+fn a_changed_file_restarts_the_agent_in_place_and_a_wrong_one_does_not() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.put("iptables: {minSyncPeriod: 1s}\nfuture: 1\n")?;
+    let proxy = stage.start()?;
+    let mode = stage.get("/proxyMode")?;
+    ensure!(mode == "iptables", "the flag counted, not the file: {mode}");
+    let before = stage.get("/configz")?;
     ensure!(
         before.starts_with("{\"kubeproxy.config.k8s.io\":{"),
         "{before}"
@@ -157,35 +217,55 @@ fn a_changed_file_restarts_the_agent_in_place_and_a_wrong_one_does_not() -> Resu
         "{log}"
     );
     ensure!(log.contains("--proxy-mode"), "{log}");
-    answers()?;
+    stage.answers()?;
+    let open = descriptors(&proxy)?;
 
-    put("iptables: {masqueradeBit: 99}\n")?;
+    stage.put("iptables: {masqueradeBit: 99}\n")?;
     wait_for("the refusal", SOON, POLL, || {
-        Ok(proxy.metric(&bed, "switchyard_config_reload_failures_total")? > 0.0)
+        let refused = proxy.metric(&stage.bed, "switchyard_config_reload_failures_total")?;
+        Ok(refused > 0.0)
     })?;
-    ensure!(configz()? == before);
+    ensure!(stage.get("/configz")? == before);
+    let log = proxy.log();
     ensure!(
-        proxy
-            .log()
-            .contains("masqueradeBit: \"99\": expected 0 to 31"),
-        "{}",
-        proxy.log()
+        log.contains("masqueradeBit: \"99\": expected 0 to 31"),
+        "{log}"
     );
-    answers()?;
+    stage.answers()?;
 
-    put("iptables: {masqueradeBit: 13, syncPeriod: 20s}\n")?;
-    wait_for("the new configuration", SOON, POLL, || {
-        answers()?;
-        Ok(configz().is_ok_and(|now| now.contains("\"masqueradeBit\":13")))
-    })?;
-    wait_for("health", SOON, POLL, || {
-        answers()?;
-        Ok(proxy.healthz(&bed).is_ok_and(|answer| answer.status == 200))
-    })?;
-    let rules = bed.run(Place::Node1, &["iptables-save", "-t", "nat"], "")?;
+    stage.put("iptables: {masqueradeBit: 13, syncPeriod: 20s}\n")?;
+    stage.wait_for(&proxy, "/configz", "\"masqueradeBit\":13")?;
+    let rules = stage
+        .bed
+        .run(Place::Node1, &["iptables-save", "-t", "nat"], "")?;
     ensure!(rules.stdout.contains("0x2000/0x2000"), "{}", rules.stdout);
-    ensure!(fs::exists(format!("/proc/{}", proxy.pid()))?);
     let log = proxy.log();
     ensure!(log.matches("restarting in place").count() == 1, "{log}");
+    ensure!(
+        descriptors(&proxy)? <= open,
+        "{open} descriptors before, {} after",
+        descriptors(&proxy)?
+    );
+    Ok(())
+}
+
+/// From mode to mode in one process, with new connections all the time.
+#[test]
+fn a_changed_mode_takes_the_place_of_the_one_before() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.put("mode: iptables\n")?;
+    let proxy = stage.start()?;
+    for (mode, more) in [
+        ("nftables", ""),
+        ("ebpf", ""),
+        ("iptables", "logging: {format: json}\n"),
+    ] {
+        stage.put(&format!("mode: {mode}\n{more}"))?;
+        stage
+            .wait_for(&proxy, "/proxyMode", mode)
+            .with_context(|| format!("to {mode}"))?;
+    }
+    let log = proxy.log();
+    ensure!(log.contains("{\"timestamp\":"), "no JSON at the end: {log}");
     Ok(())
 }
