@@ -1,20 +1,23 @@
 //! `switchyard-proxy`: the service proxy of a node.
 
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
-use switchyard_proxy::agent::{self, StartError};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use switchyard_proxy::agent::{self, End, Reload, StartError};
 use switchyard_proxy::explain;
 use switchyard_proxy::opt_out::{self, OptOut};
-use switchyard_proxy::settings::{Flags, Settings};
+use switchyard_proxy::settings::{Flags, Logging, Settings, configuration};
 use tracing_subscriber::EnvFilter;
 
 /// Exit status for bad flags and configuration.
 const BAD_USAGE: u8 = 2;
 /// From this verbosity on the kernel programs of debug builds tell of their decisions.
 #[cfg(kernel_log)]
-const PROGRAMS_TELL: u8 = 5;
+const PROGRAMS_TELL: u32 = 5;
 /// Threads for blocking work: one writes rules, one may be reading a big manifest.
 const BLOCKING_THREADS: usize = 4;
 
@@ -46,9 +49,11 @@ fn main() -> ExitCode {
     match command {
         Some("explain") => {
             arguments.remove(1);
-            let Explain { flags, packets } = Explain::parse_from(arguments);
-            start_logging(&flags, "warn");
-            with_settings(&flags, |settings| {
+            let Explain { flags, packets } = match Explain::from_arguments(arguments) {
+                Ok(explain) => explain,
+                Err(error) => error.exit(),
+            };
+            with_settings(&flags, &host_name(), "warn", |settings| {
                 block_on(explain::run(&settings, &packets)).map_err(|error| failed(&error, false))
             })
         }
@@ -62,24 +67,85 @@ fn main() -> ExitCode {
             if command == Some("run") {
                 arguments.remove(1);
             }
-            let flags = Flags::parse_from(arguments);
-            start_logging(&flags, "info");
-            if flags.cleanup {
-                return agent::cleanup(&flags.bpf_root)
-                    .map_or_else(|error| failed(&error, false), |()| ExitCode::SUCCESS);
+            match Flags::from_arguments(arguments) {
+                Ok(flags) => run(&flags),
+                Err(error) => error.exit(),
             }
-            with_settings(&flags, |settings| {
-                block_on(agent::run(settings))
-                    .map_err(|error| failed(&error, matches!(error, StartError::Source(_))))
-            })
         }
     }
 }
 
-fn with_settings(flags: &Flags, act: impl FnOnce(Settings) -> Result<(), ExitCode>) -> ExitCode {
-    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let settings = match Settings::from_flags(flags, &host_name) {
-        Ok(settings) => settings,
+impl Explain {
+    fn from_arguments(arguments: Vec<OsString>) -> Result<Self, clap::Error> {
+        let command = Self::command();
+        let matches = command.clone().try_get_matches_from(arguments)?;
+        let mut explain = Self::from_arg_matches(&matches)?;
+        explain.flags.note_given(&command, &matches);
+        Ok(explain)
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default()
+}
+
+/// The agent, or one of the short tasks that take its settings.
+fn run(flags: &Flags) -> ExitCode {
+    let host_name = host_name();
+    // Before the file is read for the first time: no change is missed.
+    let reload = Reload::new(flags, &host_name);
+    let mut end = End::Stopped;
+    let code = with_settings(flags, &host_name, "info", |settings| {
+        if let Some(file) = &flags.write_config_to {
+            return write_configuration(&settings, file);
+        }
+        if flags.cleanup {
+            return agent::cleanup(&settings.ebpf.bpf_root).map_err(|error| failed(&error, false));
+        }
+        if flags.init_only {
+            return agent::init(&settings).map_err(|error| failed(&error, false));
+        }
+        end = block_on(agent::run(settings, reload))
+            .map_err(|error| failed(&error, matches!(error, StartError::Source(_))))?;
+        Ok(())
+    });
+    match end {
+        End::Stopped => code,
+        End::Restart => restart(),
+    }
+}
+
+/// The same program with the same arguments in the same process: all but the kernel's rules is
+/// made anew.
+fn restart() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let mut again = std::process::Command::new("/proc/self/exe");
+    let error = again.arg0(name).args(arguments).exec();
+    eprintln!("switchyard-proxy: restarting: {error}");
+    ExitCode::FAILURE
+}
+
+fn write_configuration(settings: &Settings, file: &Path) -> Result<(), ExitCode> {
+    let text = configuration::yaml(&settings.configuration).map_err(io::Error::other);
+    text.and_then(|text| std::fs::write(file, text))
+        .map_err(|error| {
+            eprintln!("switchyard-proxy: writing {}: {error}", file.display());
+            ExitCode::FAILURE
+        })?;
+    tracing::info!(file = %file.display(), "wrote the configuration");
+    Ok(())
+}
+
+/// Reads the settings and starts the log, which depends on them.
+fn with_settings(
+    flags: &Flags,
+    host_name: &str,
+    quiet: &'static str,
+    act: impl FnOnce(Settings) -> Result<(), ExitCode>,
+) -> ExitCode {
+    let (settings, notices) = match Settings::read(flags, host_name) {
+        Ok(read) => read,
         Err(errors) => {
             for error in errors {
                 eprintln!("switchyard-proxy: {error}");
@@ -87,15 +153,13 @@ fn with_settings(flags: &Flags, act: impl FnOnce(Settings) -> Result<(), ExitCod
             return ExitCode::from(BAD_USAGE);
         }
     };
-    let unused = flags.unused.given();
-    if !unused.is_empty() {
-        tracing::warn!(flags = unused.join(" "), "these flags have no effect here");
-    }
+    start_logging(settings.logging, quiet);
+    notices.log();
     act(settings).map_or_else(|code| code, |()| ExitCode::SUCCESS)
 }
 
 /// One thread for everything that waits; blocking work (running iptables) gets its own.
-fn block_on<E: From<StartError>>(work: impl Future<Output = Result<(), E>>) -> Result<(), E> {
+fn block_on<T, E: From<StartError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -116,8 +180,8 @@ fn failed(error: &dyn std::error::Error, bad_usage: bool) -> ExitCode {
     }
 }
 
-fn start_logging(flags: &Flags, quiet: &'static str) {
-    let level = match flags.verbosity {
+fn start_logging(logging: Logging, quiet: &'static str) {
+    let level = match logging.verbosity {
         0 | 1 => quiet,
         2..=5 => "debug",
         _ => "trace",
@@ -128,7 +192,7 @@ fn start_logging(flags: &Flags, quiet: &'static str) {
     #[cfg(kernel_log)]
     let filter = {
         use switchyard_proxy::backend::ebpf::kernel_log::TARGET;
-        let level = if flags.verbosity >= PROGRAMS_TELL {
+        let level = if logging.verbosity >= PROGRAMS_TELL {
             "debug"
         } else {
             "info"
@@ -138,7 +202,7 @@ fn start_logging(flags: &Flags, quiet: &'static str) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
-    if flags.logging_format == "json" {
+    if logging.json {
         log.json().init();
     } else {
         log.with_ansi(false).init();

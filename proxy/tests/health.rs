@@ -106,17 +106,27 @@ async fn health_answers_only_once_the_rules_are_in_the_kernel_and_the_node_is_el
     assert_eq!(counts, [(1, 1), (2, 1)]);
 }
 
+fn about() -> metrics_server::About {
+    metrics_server::About {
+        proxy_mode: "iptables",
+        configz: "{}".to_owned(),
+    }
+}
+
 #[tokio::test]
 async fn metrics_server_answers_as_recorded() {
     let (address, metrics) = (free_port(Ipv4Addr::LOCALHOST), metrics());
     metrics.service_changes.add((), 36);
-    tokio::spawn(metrics_server::serve(address, "iptables", metrics));
+    tokio::spawn(metrics_server::serve(address, about(), metrics));
 
     let ok = get_soon(address, "/healthz").await;
     assert_eq!((ok.status, ok.body.as_str()), (200, "ok"));
     assert_eq!(ok.headers["content-type"], "text/plain; charset=utf-8");
     let mode = get(address, "/proxyMode").await.unwrap();
     assert_eq!((mode.status, mode.body.as_str()), (200, "iptables"));
+    let configz = get(address, "/configz").await.unwrap();
+    assert_eq!((configz.status, configz.body.as_str()), (200, "{}"));
+    assert_eq!(configz.headers["content-type"], "application/json");
     let scrape = get(address, "/metrics").await.unwrap();
     assert!(scrape.headers["content-type"].starts_with("text/plain; version=0.0.4"));
     assert!(
@@ -132,7 +142,7 @@ async fn connections_past_the_bound_are_closed_and_counted_and_others_still_answ
     let (address, metrics) = (free_port(Ipv4Addr::LOCALHOST), metrics());
     tokio::spawn(metrics_server::serve(
         address,
-        "iptables",
+        about(),
         Arc::clone(&metrics),
     ));
     get_soon(address, "/healthz").await;
@@ -151,7 +161,7 @@ async fn connections_past_the_bound_are_closed_and_counted_and_others_still_answ
 async fn a_taken_address_is_tried_again() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap();
-    tokio::spawn(metrics_server::serve(address, "iptables", metrics()));
+    tokio::spawn(metrics_server::serve(address, about(), metrics()));
     // Paused time jumps over the waits, so the server has had its chances.
     tokio::time::sleep(Duration::from_secs(12)).await;
     drop(taken);

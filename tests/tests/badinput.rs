@@ -76,7 +76,7 @@ fn bad_usage_ends_with_2_and_says_what_was_expected() -> Result<()> {
             vec!["--manifests=/no/such/directory", "--proxy-mode=iptables"],
             "/no/such/directory",
         ),
-        (vec!["--config=/no/such/file"], "--config"),
+        (vec!["--config=/no/such/file"], "/no/such/file"),
     ] {
         let ended = run(&bed, &flags, |_| {}).with_context(|| format!("{flags:?}"))?;
         ensure!(

@@ -5,12 +5,12 @@ use switchyard_cluster::object::{IpFamily, IpvsScheduler};
 use super::error::StartError;
 use super::facts::Facts;
 use super::host;
-use crate::backend::Backend;
 use crate::backend::ebpf::{self, Ebpf, Missing, Paths};
 use crate::backend::iptables::Rules;
 use crate::backend::ipvs::{self, Ipvs, IpvsModeError};
 use crate::backend::nftables::{self, Features, NftablesModeError, Tables};
 use crate::backend::xtables::Tool;
+use crate::backend::{Backend, Mode};
 use crate::settings::{EbpfSettings, ProxyMode, Settings};
 
 /// A backend that can be had, as far as can be told without touching anything.
@@ -20,6 +20,18 @@ pub(super) enum Choice {
     Ipvs(Vec<Tool>, Vec<IpvsScheduler>),
     Nftables(Vec<(IpFamily, Features)>),
     Ebpf(Paths),
+}
+
+impl Choice {
+    /// The mode it stands for.
+    pub(super) const fn mode(&self) -> Mode {
+        match self {
+            Self::Iptables(_) => Mode::Iptables,
+            Self::Ipvs(..) => Mode::Ipvs,
+            Self::Nftables(_) => Mode::Nftables,
+            Self::Ebpf(_) => Mode::Ebpf,
+        }
+    }
 }
 
 /// Finds out what the machine has of what the operator wants.

@@ -93,6 +93,14 @@ fn has_ipv6() -> bool {
         && std::fs::read_to_string(disabled).is_ok_and(|text| text.trim() != "1")
 }
 
+/// The kernel should kill others for memory first: the node's Services depend on this process.
+pub(super) fn set_oom_score(adjustment: i64) {
+    let set = std::fs::write("/proc/self/oom_score_adj", adjustment.to_string());
+    if let Err(error) = set {
+        tracing::info!(%error, adjustment, "oom_score_adj can't be set");
+    }
+}
+
 pub(super) fn set_up_kernel(settings: &Settings, mode: Mode) {
     let proc_sys = Path::new(sysctl::PROC_SYS);
     let wanted = &settings.conntrack;

@@ -10,12 +10,14 @@ mod error;
 mod facts;
 mod host;
 mod housekeeping;
+mod init;
 mod journal;
 mod judge;
 mod leftovers;
 mod node;
 mod observe;
 mod pending;
+mod reload;
 mod start;
 mod sync;
 mod worker;
@@ -50,9 +52,11 @@ use worker::{Outcome, Worker};
 
 pub use cleanup::cleanup;
 pub use error::StartError;
+pub use init::init;
 pub(crate) use node::context as node_context;
-pub use start::run;
+pub use reload::Reload;
 pub(crate) use start::start_source;
+pub use start::{End, run};
 
 /// Updates taken in before anything else gets a turn.
 const UPDATES_PER_TURN: usize = 1024;

@@ -23,6 +23,7 @@ use super::error::{StartError, system};
 use super::facts::Facts;
 use super::housekeeping::Exporter;
 use super::pending::Pending;
+use super::reload::{Reload, unusable_or_changed};
 use super::worker::Worker;
 use super::{Agent, Done, finished, host, node};
 use crate::addresses::AddressWatch;
@@ -41,13 +42,23 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// When it is said what the start still waits for, and how often again.
 const WAITING_NOTICE: Duration = Duration::from_secs(10);
 
-/// Runs until a signal ends it. The rules stay.
+/// Why the agent stopped, with nothing being wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A signal asked for it.
+    Stopped,
+    /// The configuration file says something else now: to be started anew, with that.
+    Restart,
+}
+
+/// Runs until a signal ends it, or a change of the configuration file. The rules stay.
 ///
 /// # Errors
 /// When it can't start, or can't go on.
-pub async fn run(settings: Settings) -> Result<(), StartError> {
+pub async fn run(settings: Settings, mut reload: Option<Reload>) -> Result<End, StartError> {
     host::check_privileges()?;
     host::raise_descriptor_limit();
+    host::set_oom_score(settings.oom_score_adj);
     let (updates_in, mut updates) = mpsc::channel(source::UPDATES_CAPACITY);
     let choice = choice::choose(&settings)?;
     let mut source = start_source(&settings, updates_in).await?;
@@ -62,7 +73,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut running: Option<JoinHandle<Done>> = None;
     let mut notice = Box::pin(sleep(WAITING_NOTICE));
-    loop {
+    let end = loop {
         if running.is_none() {
             running = agent.attach();
         }
@@ -72,8 +83,12 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         let housekeeping_due = housekeep_at.unwrap_or_else(Instant::now).into();
         tokio::select! {
             biased;
-            _ = terminated.recv() => break,
-            _ = interrupted.recv() => break,
+            _ = terminated.recv() => break End::Stopped,
+            _ = interrupted.recv() => break End::Stopped,
+            errors = unusable_or_changed(reload.as_mut(), &agent.settings) => match errors {
+                None => break End::Restart,
+                Some(errors) => agent.refuse_configuration(&errors),
+            },
             done = finished(&mut running) => agent.done(done?),
             () = sleep_until(due), if sync_at.is_some() => running = agent.start_sync(),
             Some(update) = updates.recv() => agent.take_in(update, &mut updates),
@@ -95,7 +110,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
                 notice = Box::pin(sleep(WAITING_NOTICE));
             }
         }
-    }
+    };
     tracing::info!(
         "stopping; the {} stay in the kernel",
         agent.mode.what_stays()
@@ -104,7 +119,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         // Ended in the middle, the tool might leave a lock or half of the sections.
         let _ = tokio::time::timeout(STOP_PATIENCE, finished(&mut running)).await;
     }
-    Ok(())
+    Ok(end)
 }
 
 /// Devices are followed where the mode needs them.
@@ -160,7 +175,7 @@ impl Agent {
         } = facts;
         let health = SharedState::new(State::new(settings.sync_period, &families));
         health.lock().set_node_eligible(true);
-        serve(&settings, mode, &health, &metrics);
+        serve(&settings, mode, &health, &metrics)?;
         let runtime = Handle::current();
         let listen_at: Vec<IpAddr> = families
             .iter()
@@ -287,7 +302,12 @@ fn start_cleaner(
 }
 
 /// Serves what is asked for over HTTP.
-fn serve(settings: &Settings, mode: Mode, health: &SharedState, metrics: &Arc<Metrics>) {
+fn serve(
+    settings: &Settings,
+    mode: Mode,
+    health: &SharedState,
+    metrics: &Arc<Metrics>,
+) -> Result<(), StartError> {
     if let Some(address) = settings.healthz_address {
         tokio::spawn(proxy_health::serve(
             address,
@@ -296,12 +316,16 @@ fn serve(settings: &Settings, mode: Mode, health: &SharedState, metrics: &Arc<Me
         ));
     }
     if let Some(address) = settings.metrics_address {
-        tokio::spawn(metrics_server::serve(
-            address,
-            mode.as_str(),
-            Arc::clone(metrics),
-        ));
+        let configz = settings.configuration.configz();
+        let configz = configz
+            .map_err(|error| system("writing the configuration", io::Error::other(error)))?;
+        let about = metrics_server::About {
+            proxy_mode: mode.as_str(),
+            configz,
+        };
+        tokio::spawn(metrics_server::serve(address, about, Arc::clone(metrics)));
     }
+    Ok(())
 }
 
 pub(crate) type SourceTask = JoinHandle<SourceError>;

@@ -1,5 +1,5 @@
-//! The metrics server, at `127.0.0.1:10249` by default: `/metrics`, `/proxyMode` and a
-//! plain `/healthz` that says the process answers.
+//! The metrics server, at `127.0.0.1:10249` by default: `/metrics`, `/proxyMode`, `/configz` and
+//! a plain `/healthz` that says the process answers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,11 +8,19 @@ use hyper::StatusCode;
 
 use super::bind::listen_with_retry;
 use crate::metrics::{self, Metrics};
-use switchyard_operation::http::{self, Reply, TEXT};
+use switchyard_operation::http::{self, JSON, Reply, TEXT};
 
-/// Serves until dropped; waits for the address if somebody else has it. `proxy_mode` is the
-/// mode that runs: `iptables`, `nftables`, ...
-pub async fn serve(address: SocketAddr, proxy_mode: &'static str, metrics: Arc<Metrics>) {
+/// What it says of the agent besides metrics.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The mode that runs: `iptables`, `nftables`, ...
+    pub proxy_mode: &'static str,
+    /// The configuration in force, as JSON.
+    pub configz: String,
+}
+
+/// Serves until dropped; waits for the address if somebody else has it.
+pub async fn serve(address: SocketAddr, about: About, metrics: Arc<Metrics>) {
     let (listener, _closer) = listen_with_retry("metrics server", address).await;
     let source = Arc::clone(&metrics);
     http::serve(
@@ -20,7 +28,8 @@ pub async fn serve(address: SocketAddr, proxy_mode: &'static str, metrics: Arc<M
         move || metrics.http_refused.inc(()),
         move |path| match path {
             "/healthz" => Reply::new(StatusCode::OK, TEXT, "ok".to_owned()),
-            "/proxyMode" => Reply::new(StatusCode::OK, TEXT, proxy_mode.to_owned()),
+            "/proxyMode" => Reply::new(StatusCode::OK, TEXT, about.proxy_mode.to_owned()),
+            "/configz" => Reply::new(StatusCode::OK, JSON, about.configz.clone()),
             "/metrics" => match source.render() {
                 Ok(text) => Reply::new(StatusCode::OK, metrics::CONTENT_TYPE, text),
                 Err(error) => Reply::failed(&error),

@@ -182,6 +182,9 @@ metrics! {
     relay_not_listening: Amount<Protocol> = "switchyard_relay_not_listening", "ports";
     /// Health-check node ports that could not be listened on.
     health_check_not_listening: Amount<()> = "switchyard_health_check_not_listening", "ports";
+    /// Changes of the configuration file that could not be used, the configuration before them
+    /// having stayed in force.
+    config_reload_failures: Counter<()> = "switchyard_config_reload_failures_total", "changes";
     /// Connections closed unanswered because a server of ours had as many as it may.
     http_refused: Counter<()> = "switchyard_http_refused_total", "connections";
     /// Elements an eBPF map holds (ebpf mode).

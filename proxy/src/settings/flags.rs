@@ -1,10 +1,15 @@
 //! The command line: the reference's flags, and ours.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::{ArgAction, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser};
+use serde_json::Number;
+
+use super::configuration::{ModuleLevel, Span};
 
 /// A Kubernetes service proxy: takes kube-proxy's place on a node.
 ///
@@ -23,9 +28,13 @@ pub struct Flags {
     /// Address of the API server; overrides the kubeconfig
     #[arg(long, value_name = "URL")]
     pub master: Option<String>,
-    /// Configuration file (KubeProxyConfiguration)
+    /// Configuration file (KubeProxyConfiguration). With it, most flags do not count; a change
+    /// of it restarts the agent in place
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Write the configuration, defaults included, to this file and exit
+    #[arg(long, value_name = "FILE")]
+    pub write_config_to: Option<PathBuf>,
     /// Name of this node; default: the host name
     #[arg(long, value_name = "NAME")]
     pub hostname_override: Option<String>,
@@ -37,6 +46,10 @@ pub struct Flags {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     pub cleanup: bool,
+    /// Set the kernel's parameters, which takes more rights than all that comes later, and exit
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub init_only: bool,
 
     /// Networks of the cluster's pods, one an IP family, separated by a comma
     #[arg(long, value_name = "CIDRS", default_value = "")]
@@ -72,19 +85,19 @@ pub struct Flags {
           default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
     pub iptables_localhost_nodeports: bool,
     /// How often it is checked that the rules are still there
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    pub iptables_sync_period: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = span)]
+    pub iptables_sync_period: Span,
     /// Shortest time from one sync to the next; default: as long as the last one took
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub iptables_min_sync_period: Option<Duration>,
+    #[arg(long, value_name = "DURATION", value_parser = span)]
+    pub iptables_min_sync_period: Option<Span>,
 
     /// How often virtual services, sets and rules are compared with what they should be (ipvs
     /// mode)
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    pub ipvs_sync_period: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = span)]
+    pub ipvs_sync_period: Span,
     /// Shortest time from one sync to the next (ipvs mode); default: as long as the last one took
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub ipvs_min_sync_period: Option<Duration>,
+    #[arg(long, value_name = "DURATION", value_parser = span)]
+    pub ipvs_min_sync_period: Option<Span>,
     /// How IPVS chooses among endpoints: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf
     /// or mh. A Service's annotation switchyard.dev/ipvs-scheduler goes before it
     #[arg(long, value_name = "NAME", default_value = "")]
@@ -98,21 +111,27 @@ pub struct Flags {
           default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     pub ipvs_strict_arp: bool,
     /// Time-out of idle TCP connections in IPVS; 0 leaves it
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
-    pub ipvs_tcp_timeout: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = span)]
+    pub ipvs_tcp_timeout: Span,
     /// Time-out of TCP connections after a FIN in IPVS; 0 leaves it
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
-    pub ipvs_tcpfin_timeout: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = span)]
+    pub ipvs_tcpfin_timeout: Span,
     /// Time-out of UDP flows in IPVS; 0 leaves it
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
-    pub ipvs_udp_timeout: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = span)]
+    pub ipvs_udp_timeout: Span,
 
     /// Where /healthz and /livez answer; empty: nowhere
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:10256")]
     pub healthz_bind_address: String,
-    /// Where /metrics and /proxyMode answer; empty: nowhere
+    /// Where /metrics, /configz and /proxyMode answer; empty: nowhere
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249")]
     pub metrics_bind_address: String,
+    /// Deprecated: the port of --healthz-bind-address, if that names none; 0: nowhere
+    #[arg(long, value_name = "PORT", default_value_t = super::HEALTHZ_PORT, hide = true)]
+    pub healthz_port: u16,
+    /// Deprecated: the port of --metrics-bind-address, if that names none; 0: nowhere
+    #[arg(long, value_name = "PORT", default_value_t = super::METRICS_PORT, hide = true)]
+    pub metrics_port: u16,
 
     /// Conntrack entries for each CPU core; 0 leaves the kernel's setting
     #[arg(long, value_name = "N", default_value_t = 32_768)]
@@ -121,21 +140,21 @@ pub struct Flags {
     #[arg(long, value_name = "N", default_value_t = 131_072)]
     pub conntrack_min: u32,
     /// Time-out of idle established TCP connections in conntrack; 0 leaves it
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
-    pub conntrack_tcp_timeout_established: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = span)]
+    pub conntrack_tcp_timeout_established: Span,
     /// Time-out of TCP connections in CLOSE_WAIT in conntrack; 0 leaves it
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
-    pub conntrack_tcp_timeout_close_wait: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = span)]
+    pub conntrack_tcp_timeout_close_wait: Span,
     /// Let conntrack accept TCP packets outside the window
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     pub conntrack_tcp_be_liberal: bool,
     /// Time-out of unanswered UDP flows in conntrack; 0 leaves it
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
-    pub conntrack_udp_timeout: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = span)]
+    pub conntrack_udp_timeout: Span,
     /// Time-out of answered UDP flows in conntrack; 0 leaves it
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
-    pub conntrack_udp_timeout_stream: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = span)]
+    pub conntrack_udp_timeout_stream: Span,
 
     /// Log format: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -143,6 +162,9 @@ pub struct Flags {
     /// Log verbosity: 0 to 1 information, 2 to 5 debug, above that trace
     #[arg(short = 'v', long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub verbosity: u8,
+    /// How readily the kernel kills this process for memory: -1000 (never) to 1000
+    #[arg(long, value_name = "N", default_value_t = -999, allow_hyphen_values = true)]
+    pub oom_score_adj: i64,
 
     /// cgroup2 directory that socket programs attach to (ebpf mode); default: the first
     /// cgroup2 file system of /proc/mounts
@@ -163,94 +185,163 @@ pub struct Flags {
     /// Flags that change nothing here.
     #[command(flatten)]
     pub unused: Unused,
+    /// Names of the flags that were given, without dashes.
+    #[arg(skip)]
+    pub given: Vec<String>,
+}
+
+impl Flags {
+    /// Reads a command line, the program's name first.
+    ///
+    /// # Errors
+    /// With what to print: what is wrong with it, or the help that it asks for.
+    pub fn from_arguments(arguments: Vec<OsString>) -> Result<Self, clap::Error> {
+        let command = Self::command();
+        let matches = command.clone().try_get_matches_from(arguments)?;
+        let mut flags = Self::from_arg_matches(&matches)?;
+        flags.note_given(&command, &matches);
+        Ok(flags)
+    }
+
+    /// Notes which flags were given, for a command that has these flags among its own.
+    pub fn note_given(&mut self, command: &Command, matches: &ArgMatches) {
+        let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let given = command
+            .get_arguments()
+            .filter(|flag| is_given(flag.get_id().as_str()));
+        self.given = given
+            .filter_map(|flag| flag.get_long())
+            .map(str::to_owned)
+            .collect();
+    }
+
+    /// Whether a flag was given, by its name without dashes.
+    #[must_use]
+    pub fn was_given(&self, name: &str) -> bool {
+        self.given.iter().any(|given| given == name)
+    }
 }
 
 /// Flags of the reference that change nothing here. They are accepted, so that a DaemonSet's
-/// arguments keep working, and named in one log line.
-#[derive(Clone, Debug, Default, clap::Args)]
+/// arguments keep working, checked, and named in one log line if they say something.
+#[derive(Clone, Debug, clap::Args)]
 pub struct Unused {
     /// No effect: changes arrive by watch, there is no informer to resynchronise
-    #[arg(long, value_name = "DURATION", hide = true)]
-    pub config_sync_period: Option<String>,
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = span, hide = true)]
+    pub config_sync_period: Span,
     /// No effect
-    #[arg(long, value_name = "LIST", hide = true)]
-    pub feature_gates: Option<String>,
+    #[arg(long, value_name = "LIST", default_value = "", value_parser = gates, hide = true)]
+    pub feature_gates: BTreeMap<String, bool>,
     /// No effect
-    #[arg(long, value_name = "N", hide = true)]
-    pub kube_api_burst: Option<String>,
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10,
+        allow_hyphen_values = true,
+        hide = true
+    )]
+    pub kube_api_burst: i64,
     /// No effect
-    #[arg(long, value_name = "N", hide = true)]
-    pub kube_api_qps: Option<String>,
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "5",
+        allow_hyphen_values = true,
+        hide = true
+    )]
+    pub kube_api_qps: Number,
     /// No effect
-    #[arg(long, value_name = "TYPE", hide = true)]
-    pub kube_api_content_type: Option<String>,
-    /// No effect yet
-    #[arg(long, value_name = "N", hide = true, allow_hyphen_values = true)]
-    pub oom_score_adj: Option<String>,
+    #[arg(
+        long,
+        value_name = "TYPE",
+        hide = true,
+        default_value = "application/vnd.kubernetes.protobuf"
+    )]
+    pub kube_api_content_type: String,
     /// No effect
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", hide = true)]
-    pub profiling: Option<String>,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, hide = true,
+          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub profiling: bool,
     /// No effect
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", hide = true)]
-    pub bind_address_hard_fail: Option<String>,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, hide = true,
+          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub bind_address_hard_fail: bool,
     /// No effect
-    #[arg(long, value_name = "VERSION", hide = true)]
-    pub show_hidden_metrics_for_version: Option<String>,
+    #[arg(long, value_name = "VERSION", default_value = "", hide = true)]
+    pub show_hidden_metrics_for_version: String,
     /// No effect
-    #[arg(long, value_name = "LIST", hide = true)]
-    pub vmodule: Option<String>,
+    #[arg(long, value_name = "LIST", default_value = "", value_parser = modules, hide = true)]
+    pub vmodule: Modules,
     /// No effect
-    #[arg(long, value_name = "DURATION", hide = true)]
-    pub log_flush_frequency: Option<String>,
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = span, hide = true)]
+    pub log_flush_frequency: Span,
+    /// No effect
+    #[arg(long, value_name = "BYTES", default_value = "0", hide = true)]
+    pub log_text_info_buffer_size: String,
+    /// No effect
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, hide = true,
+          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub log_text_split_stream: bool,
+    /// No effect
+    #[arg(long, value_name = "BYTES", default_value = "0", hide = true)]
+    pub log_json_info_buffer_size: String,
+    /// No effect
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, hide = true,
+          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub log_json_split_stream: bool,
+    /// No effect
+    #[arg(long, value_name = "FILES", hide = true)]
+    pub boot_id_file: Option<String>,
+    /// No effect
+    #[arg(long, value_name = "FILES", hide = true)]
+    pub machine_id_file: Option<String>,
 }
 
-impl Unused {
-    /// The names of those that were given.
-    #[must_use]
-    pub fn given(&self) -> Vec<&'static str> {
-        let Self {
-            config_sync_period,
-            feature_gates,
-            kube_api_burst,
-            kube_api_qps,
-            kube_api_content_type,
-            oom_score_adj,
-            profiling,
-            bind_address_hard_fail,
-            show_hidden_metrics_for_version,
-            vmodule,
-            log_flush_frequency,
-        } = self;
-        let all = [
-            ("--config-sync-period", config_sync_period),
-            ("--feature-gates", feature_gates),
-            ("--kube-api-burst", kube_api_burst),
-            ("--kube-api-qps", kube_api_qps),
-            ("--kube-api-content-type", kube_api_content_type),
-            ("--oom-score-adj", oom_score_adj),
-            ("--profiling", profiling),
-            ("--bind-address-hard-fail", bind_address_hard_fail),
-            (
-                "--show-hidden-metrics-for-version",
-                show_hidden_metrics_for_version,
-            ),
-            ("--vmodule", vmodule),
-            ("--log-flush-frequency", log_flush_frequency),
-        ];
-        all.into_iter()
-            .filter(|(_, value)| value.is_some())
-            .map(|(name, _)| name)
-            .collect()
+/// A duration as Go writes it: `1h0m0s`, `30s`, `500ms`, `0`; none that is less than none.
+fn span(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse().map_err(|error| format!("{error}"))?;
+    match span.duration() {
+        Some(_) => Ok(span),
+        None => Err("expected 0s or more".to_owned()),
     }
 }
 
-/// A duration as Go writes it: `1h0m0s`, `30s`, `500ms`, `0`.
-fn duration(text: &str) -> Result<Duration, String> {
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; expected a duration such as 30s, 1h0m0s or 500ms"))
+/// Pairs of a name and what it stands for, separated by commas.
+fn pairs(list: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    let parts = list
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
+    parts.map(|part| match part.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (part, None),
+    })
+}
+
+fn gates(list: &str) -> Result<BTreeMap<String, bool>, String> {
+    let gate = |(name, value): (&str, Option<&str>)| {
+        let value = value.and_then(|value| value.parse().ok());
+        let on = value.ok_or("expected pairs such as SomeFeature=true,Another=false")?;
+        Ok((name.to_owned(), on))
+    };
+    pairs(list).map(gate).collect()
+}
+
+/// What `--vmodule` says.
+#[derive(Clone, Debug, Default)]
+pub struct Modules(pub Vec<ModuleLevel>);
+
+fn modules(list: &str) -> Result<Modules, String> {
+    let module = |(pattern, level): (&str, Option<&str>)| {
+        let level = level.and_then(|level| level.parse().ok());
+        let verbosity = level.ok_or("expected pairs such as proxier=4,controller*=2")?;
+        Ok(ModuleLevel {
+            file_pattern: pattern.to_owned(),
+            verbosity,
+        })
+    };
+    pairs(list)
+        .map(module)
+        .collect::<Result<_, String>>()
+        .map(Modules)
 }

@@ -1,12 +1,15 @@
 //! What the operator asked for, checked.
 
 mod check;
+pub mod configuration;
 mod flags;
 mod mode;
+mod names;
 
-pub use flags::Flags;
+pub use flags::{Flags, Modules, Unused};
 pub use mode::ProxyMode;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,14 +20,23 @@ use switchyard_cluster::object::IpvsScheduler;
 use crate::backend::ebpf::Forwarding;
 use crate::plan::NodePortAddresses;
 use check::Check;
+use configuration::Configuration;
+use names::Names;
 
 /// Where maps and links are pinned unless the operator says otherwise.
 pub const BPF_ROOT: &str = "/sys/fs/bpf/switchyard";
 
-/// Everything the agent acts by. Made by [`Settings::from_flags`], which reports all that is
-/// wrong at once.
-#[derive(Clone, Debug)]
+/// Port of `/healthz`.
+const HEALTHZ_PORT: u16 = 10_256;
+/// Port of `/metrics`.
+const METRICS_PORT: u16 = 10_249;
+
+/// Everything the agent acts by. Made by [`Settings::read`], which reports all that is wrong at
+/// once.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// What is in force, as the reference's file says it.
+    pub configuration: Configuration,
     /// How the kernel is to be programmed.
     pub proxy_mode: ProxyMode,
     /// What ipvs mode needs to know, whether or not it is the mode.
@@ -57,6 +69,53 @@ pub struct Settings {
     pub metrics_address: Option<SocketAddr>,
     /// Conntrack's limits and time-outs.
     pub conntrack: Conntrack,
+    /// How readily the kernel kills this process for memory: -1000 (never) to 1000.
+    pub oom_score_adj: i64,
+    /// What the log looks like.
+    pub logging: Logging,
+}
+
+/// What the log looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logging {
+    /// JSON rather than text.
+    pub json: bool,
+    /// How much is said: 0 and 1 information, 2 to 5 debug, above that trace.
+    pub verbosity: u32,
+}
+
+/// What the operator should know of what was said, though it does not keep the agent from
+/// working.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notices {
+    /// Fields of the file that are unknown or given twice.
+    pub passed_over: Vec<String>,
+    /// Flags that do not count beside a file.
+    pub ignored_flags: Vec<String>,
+    /// Flags or fields that say something and change nothing here.
+    pub without_effect: Vec<String>,
+}
+
+impl Notices {
+    /// Says it all, a line each.
+    pub fn log(&self) {
+        if !self.passed_over.is_empty() {
+            tracing::warn!(
+                fields = self.passed_over.join(", "),
+                "fields of the configuration file are unknown or given twice, and do not count"
+            );
+        }
+        if !self.ignored_flags.is_empty() {
+            tracing::warn!(
+                flags = self.ignored_flags.join(" "),
+                "with --config these flags do not count: the file says it"
+            );
+        }
+        if !self.without_effect.is_empty() {
+            let names = self.without_effect.join(" ");
+            tracing::warn!(names, "these settings have no effect here");
+        }
+    }
 }
 
 /// Flags of ipvs mode.
@@ -137,201 +196,119 @@ pub struct Conntrack {
 
 /// One flag or field that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{flag}: {value:?}: expected {expected}")]
+#[error("{at}: {value:?}: expected {expected}")]
 pub struct SettingError {
-    flag: &'static str,
+    /// The flag, or file and path of the field.
+    at: String,
     value: String,
-    expected: &'static str,
+    expected: Cow<'static, str>,
 }
 
 impl Settings {
-    /// Checks the flags.
+    /// Reads and checks what the operator says: by a file, if the flags name one, else by flags.
     ///
     /// # Errors
     /// With everything that is wrong.
-    pub fn from_flags(flags: &Flags, host_name: &str) -> Result<Self, Vec<SettingError>> {
-        let mut check = Check::default();
-        if let Some(file) = &flags.config {
-            check.wrong(
-                "--config",
-                &file.display().to_string(),
-                "flags instead: this version reads no configuration file",
-            );
+    pub fn read(flags: &Flags, host_name: &str) -> Result<(Self, Notices), Vec<SettingError>> {
+        let Some(file) = &flags.config else {
+            let said = Configuration::of_flags(flags);
+            let settings = Self::check(&said, Check::new(Names::Flags), flags, host_name)?;
+            return Ok((settings, Notices::of(&said, &Names::Flags, flags)));
+        };
+        let names = Names::File(file.clone());
+        let mut check = Check::new(names.clone());
+        let read = configuration::read(file);
+        let troubles = match &read {
+            Ok(read) => &read.troubles,
+            Err(troubles) => troubles,
+        };
+        for trouble in troubles {
+            check.wrong(&trouble.path, &trouble.value, trouble.expected.clone());
         }
-        let proxy_mode = check.proxy_mode(&flags.proxy_mode);
-        let (sync_period, min_sync_period) = check.sync_periods(proxy_mode, flags);
+        let Ok(read) = read else {
+            return Err(check.errors);
+        };
+        let mut said = read.configuration;
+        said.overlay(flags);
+        let settings = Self::check(&said, check, flags, host_name)?;
+        let notices = Notices {
+            passed_over: read.passed_over,
+            ignored_flags: names::ignored(&flags.given),
+            ..Notices::of(&said, &names, flags)
+        };
+        Ok((settings, notices))
+    }
+
+    fn check(
+        said: &Configuration,
+        mut check: Check,
+        flags: &Flags,
+        host_name: &str,
+    ) -> Result<Self, Vec<SettingError>> {
+        let proxy_mode = check.proxy_mode(&said.mode);
+        let (sync_period, min_sync_period) = check.sync_periods(proxy_mode, said);
+        let (healthz, metrics) = (&said.healthz_bind_address, &said.metrics_bind_address);
+        let is_nftables = proxy_mode == ProxyMode::Nftables;
         let settings = Self {
+            configuration: said.in_force(),
             proxy_mode,
-            ipvs: check.ipvs(flags),
-            ebpf: EbpfSettings {
-                cgroup_root: flags
-                    .cgroup_root
-                    .as_deref()
-                    .map(|path| check.absolute("--cgroup-root", path)),
-                bpf_root: check.absolute("--bpf-root", &flags.bpf_root),
-                host_namespace_only: flags.ebpf_host_namespace_only,
-                forwarding: check.forwarding(&flags.ebpf_forwarding),
+            ipvs: check.ipvs(said),
+            ebpf: check.ebpf(said),
+            source: check.source(said, flags.master.as_deref()),
+            node_name: check.node_name(&said.hostname_override, host_name),
+            detect_local: check.detect_local(said),
+            node_port_addresses: check.node_port_addresses(&said.node_port_addresses, proxy_mode),
+            bind_address: check.bind_address(&said.bind_address),
+            masquerade_all: if is_nftables {
+                said.nftables.masquerade_all
+            } else {
+                said.iptables.masquerade_all
             },
-            source: match &flags.manifests {
-                Some(directory) => Source::Manifests(directory.clone()),
-                None => Source::Api {
-                    kubeconfig: flags.kubeconfig.clone(),
-                    master: flags.master.clone(),
-                },
-            },
-            node_name: check.node_name(flags.hostname_override.as_deref(), host_name),
-            detect_local: check.detect_local(flags),
-            node_port_addresses: check.node_port_addresses(&flags.nodeport_addresses, proxy_mode),
-            bind_address: (!flags.bind_address.is_unspecified()).then_some(flags.bind_address),
-            masquerade_all: flags.masquerade_all,
-            masquerade_mark: 1 << flags.iptables_masquerade_bit,
-            localhost_node_ports: flags.iptables_localhost_nodeports,
+            masquerade_mark: check.masquerade_mark(proxy_mode, said),
+            localhost_node_ports: said.iptables.localhost_node_ports,
             sync_period,
             min_sync_period,
-            healthz_address: check.listen(
-                "--healthz-bind-address",
-                &flags.healthz_bind_address,
-                10256,
-            ),
-            metrics_address: check.listen(
-                "--metrics-bind-address",
-                &flags.metrics_bind_address,
-                10249,
-            ),
-            conntrack: Conntrack {
-                max_per_core: flags.conntrack_max_per_core,
-                min: flags.conntrack_min,
-                tcp_established: flags.conntrack_tcp_timeout_established,
-                tcp_close_wait: flags.conntrack_tcp_timeout_close_wait,
-                tcp_be_liberal: flags.conntrack_tcp_be_liberal,
-                udp: flags.conntrack_udp_timeout,
-                udp_stream: flags.conntrack_udp_timeout_stream,
-            },
+            healthz_address: check.listen("healthzBindAddress", healthz, HEALTHZ_PORT),
+            metrics_address: check.listen("metricsBindAddress", metrics, METRICS_PORT),
+            conntrack: check.conntrack(said),
+            oom_score_adj: check.oom_score_adj(said.oom_score_adj),
+            logging: check.logging(said),
         };
-        if !matches!(flags.logging_format.as_str(), "text" | "json") {
-            check.wrong("--logging-format", &flags.logging_format, "text or json");
-        }
+        check.without_effect(said);
         if check.errors.is_empty() {
-            Ok(settings)
+            Ok(settings.with_ports())
         } else {
             Err(check.errors)
+        }
+    }
+
+    /// The addresses in force have ports, whether or not the operator named them.
+    fn with_ports(mut self) -> Self {
+        let written = |address: Option<SocketAddr>| {
+            address.map_or_else(String::new, |address| address.to_string())
+        };
+        self.configuration.healthz_bind_address = written(self.healthz_address);
+        self.configuration.metrics_bind_address = written(self.metrics_address);
+        self
+    }
+}
+
+impl Notices {
+    fn of(said: &Configuration, names: &Names, flags: &Flags) -> Self {
+        let of_fields = said.without_effect().into_iter();
+        let of_fields = of_fields.map(|path| names.short(path).to_owned());
+        let of_no_field = ["boot-id-file", "machine-id-file"].into_iter();
+        let of_no_field = of_no_field
+            .filter(|name| flags.was_given(name))
+            .map(|name| format!("--{name}"));
+        Self {
+            without_effect: of_fields.chain(of_no_field).collect(),
+            ..Self::default()
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use clap::Parser as _;
-
-    use super::*;
-
-    fn settings(args: &[&str]) -> Result<Settings, Vec<SettingError>> {
-        let flags = Flags::try_parse_from([&["switchyard-proxy"], args].concat()).unwrap();
-        Settings::from_flags(&flags, "Host\n")
-    }
-
-    #[test]
-    fn defaults_are_the_references() {
-        let settings = settings(&[]).unwrap();
-        assert_eq!(settings.node_name, "host");
-        assert_eq!(settings.masquerade_mark, 0x4000);
-        assert_eq!(settings.node_port_addresses, NodePortAddresses::All);
-        assert_eq!(settings.healthz_address.unwrap().port(), 10256);
-        assert_eq!(
-            settings.metrics_address.unwrap().to_string(),
-            "127.0.0.1:10249"
-        );
-        assert_eq!(settings.sync_period, Duration::from_secs(30));
-        assert_eq!(settings.detect_local, DetectLocal::ClusterCidr(vec![]));
-        assert!(settings.localhost_node_ports);
-        assert_eq!(settings.proxy_mode, ProxyMode::Iptables);
-        assert_eq!(settings.ebpf.cgroup_root, None);
-        assert_eq!(settings.ebpf.bpf_root, Path::new(BPF_ROOT));
-        assert!(!settings.ebpf.host_namespace_only);
-        assert_eq!(settings.ipvs.scheduler, IpvsScheduler::RoundRobin);
-        assert!(settings.ipvs.excluded.is_empty() && !settings.ipvs.strict_arp);
-    }
-
-    #[test]
-    fn each_mode_has_its_own_sync_period() {
-        let flags = ["--ipvs-sync-period=5s", "--ipvs-min-sync-period=1s"];
-        let of = |mode| settings(&[flags.as_slice(), &[mode]].concat()).unwrap();
-        let ipvs = of("--proxy-mode=ipvs");
-        assert_eq!(ipvs.sync_period, Duration::from_secs(5));
-        assert_eq!(ipvs.min_sync_period, Some(Duration::from_secs(1)));
-        let iptables = of("--proxy-mode=iptables");
-        assert_eq!(iptables.sync_period, Duration::from_secs(30));
-        assert_eq!(iptables.min_sync_period, None);
-    }
-
-    #[test]
-    fn modes_that_are_not_there_are_named_with_those_that_are() {
-        let modes = [
-            ("ipvs", ProxyMode::Ipvs),
-            ("nftables", ProxyMode::Nftables),
-            ("ebpf", ProxyMode::Ebpf),
-            ("auto", ProxyMode::Auto),
-        ];
-        for (name, mode) in modes {
-            let settings = settings(&[&format!("--proxy-mode={name}")]).unwrap();
-            assert_eq!(settings.proxy_mode, mode);
-        }
-        for name in ["userspace", ""] {
-            let errors = settings(&[&format!("--proxy-mode={name}")]).unwrap_err();
-            assert_eq!(
-                errors[0].to_string(),
-                format!(
-                    "--proxy-mode: {name:?}: expected iptables, ipvs, nftables, ebpf or auto, all that \
-                     this version has"
-                )
-            );
-        }
-    }
-
-    #[test]
-    fn flags_are_spelled_as_pflag_takes_them() {
-        let settings = settings(&[
-            "--masquerade-all",
-            "--iptables-localhost-nodeports=false",
-            "--iptables-sync-period=1m30s",
-            "--nodeport-addresses=0.0.0.0/0,::/0",
-            "--healthz-bind-address=",
-            "-v=4",
-        ])
-        .unwrap();
-        assert!(settings.masquerade_all);
-        assert!(!settings.localhost_node_ports);
-        assert_eq!(settings.sync_period, Duration::from_secs(90));
-        assert_eq!(settings.node_port_addresses, NodePortAddresses::All);
-        assert_eq!(settings.healthz_address, None);
-    }
-
-    #[test]
-    fn all_errors_are_reported_at_once() {
-        let errors = settings(&[
-            "--cluster-cidr=10.244.0.0/16,nonsense",
-            "--detect-local-mode=Guess",
-            "--metrics-bind-address=here",
-            "--proxy-mode=userspace",
-            "--ipvs-scheduler=fair",
-            "--ipvs-exclude-cidrs=10.0.0.1",
-            "--iptables-min-sync-period=1m",
-            "--bpf-root=pins",
-        ])
-        .unwrap_err();
-        let flags: Vec<_> = errors.iter().map(|error| error.flag).collect();
-        let expected = [
-            "--proxy-mode",
-            "--iptables-min-sync-period",
-            "--ipvs-scheduler",
-            "--ipvs-exclude-cidrs",
-            "--bpf-root",
-            "--cluster-cidr",
-            "--detect-local-mode",
-            "--metrics-bind-address",
-        ];
-        assert_eq!(flags, expected);
-    }
-}
+mod flag_tests;
+#[cfg(test)]
+mod tests;
