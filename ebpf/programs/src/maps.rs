@@ -120,7 +120,10 @@ impl KernelMaps {
     /// The same, without lines for the log.
     #[inline(always)]
     pub(crate) const fn quiet(device: u32) -> Self {
-        #[cfg_attr(not(feature = "log"), expect(unused_mut, reason = "of lines for the log"))]
+        #[cfg_attr(
+            not(feature = "log"),
+            expect(unused_mut, reason = "of lines for the log")
+        )]
         let mut maps = Self::at(device);
         #[cfg(feature = "log")]
         {
