@@ -15,8 +15,9 @@ use super::place::Place;
 use super::{EbpfRoots, HttpAnswer, IptablesTool, Testbed, wait_for};
 use crate::binary;
 
-/// A proxy that does not answer its health check by then has failed to start.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// A proxy that does not answer its health check by then has failed to start. On an emulated
+/// processor the verifier alone takes 20 s and more.
+const START_LIMIT: Duration = Duration::from_secs(90);
 /// A proxy that still runs so long after SIGTERM is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 const POLL_EVERY: Duration = Duration::from_millis(20);
