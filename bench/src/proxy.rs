@@ -92,11 +92,7 @@ pub fn measure(bed: &Testbed, launch: &Launch, source: &dyn Source) -> Result<Me
         child_peak_rss_kib,
         idle_cpu: idle.cpu,
         idle_wakeups: idle.wakeups,
-        rules: if launch.is_iptables() {
-            Some(rules(bed, launch)?)
-        } else {
-            None
-        },
+        rules: rules(bed, launch)?,
     })
 }
 
@@ -176,7 +172,11 @@ pub(crate) fn answers(bed: &Testbed, side: Side) -> Result<bool> {
     })
 }
 
-pub(crate) fn rules(bed: &Testbed, launch: &Launch) -> Result<usize> {
+/// How many rules iptables has in IPv4's tables; `None` in other modes.
+pub(crate) fn rules(bed: &Testbed, launch: &Launch) -> Result<Option<usize>> {
+    if !launch.is_iptables() {
+        return Ok(None);
+    }
     let save = bed
         .work_dir()
         .join(launch.tool.name())
@@ -189,7 +189,7 @@ pub(crate) fn rules(bed: &Testbed, launch: &Launch) -> Result<usize> {
     if count == 0 {
         bail!("iptables-save shows no rule");
     }
-    Ok(count)
+    Ok(Some(count))
 }
 
 /// Looks at the memory of a process's children until told to stop.

@@ -136,13 +136,7 @@ impl Stage {
 }
 
 fn service(cluster_ip: &str, endpoints: &[&str]) -> Result<ServiceSpec> {
-    let endpoints = endpoints.iter().map(|text| text.parse());
-    Ok(ServiceSpec {
-        cluster_ip: Some(cluster_ip.to_owned()),
-        ports: vec!["p80 80->8080".parse()?],
-        endpoints: Some(endpoints.collect::<Result<_>>()?),
-        ..ServiceSpec::default()
-    })
+    ServiceSpec::new(cluster_ip, "p80 80->8080", endpoints)
 }
 
 #[test]

@@ -107,17 +107,7 @@ impl Stage {
 }
 
 fn service(cluster_ip: &str, endpoints: &[&str]) -> Result<ServiceSpec> {
-    Ok(ServiceSpec {
-        cluster_ip: Some(cluster_ip.to_owned()),
-        ports: vec!["p80 80->8080".parse()?],
-        endpoints: Some(
-            endpoints
-                .iter()
-                .map(|text| text.parse())
-                .collect::<Result<_>>()?,
-        ),
-        ..ServiceSpec::default()
-    })
+    ServiceSpec::new(cluster_ip, "p80 80->8080", endpoints)
 }
 
 /// The Service under traffic, `fillers` others, and one whose address tells `generation`.

@@ -132,31 +132,20 @@ impl Bed {
         let (agent, programming) = match kind {
             Kind::Nothing => (None, Programming::default()),
             Kind::NftablesShape => (None, load_nft(&testbed, services)?),
-            Kind::Nftables => {
-                // A comparison of the whole table in the middle of a slice would be measured too.
-                let flags = ["--iptables-sync-period=1h".to_owned()];
-                let launch = |source: &dyn Source| {
-                    let tool = IptablesTool::Nft;
-                    Launch::new("proxy", programs.proxy.to_owned(), tool, &source.flags())
-                        .mode("nftables", &flags)
-                };
-                let (agent, programming) = Agent::start(&testbed, services, programs, launch)?;
-                (Some(agent), programming)
-            }
-            Kind::IptablesNft | Kind::IptablesLegacy => {
-                let tool = if kind == Kind::IptablesNft {
-                    IptablesTool::Nft
-                } else {
-                    IptablesTool::Legacy
+            Kind::Nftables | Kind::IptablesNft | Kind::IptablesLegacy => {
+                let (mode, tool) = match kind {
+                    Kind::Nftables => ("nftables", IptablesTool::Nft),
+                    Kind::IptablesLegacy => ("iptables", IptablesTool::Legacy),
+                    _ => ("iptables", IptablesTool::Nft),
                 };
                 // A comparison of all rules in the middle of a slice would be measured too.
                 let flags = ["--iptables-sync-period=1h".to_owned()];
                 let launch = |source: &dyn Source| {
                     Launch::new("proxy", programs.proxy.to_owned(), tool, &source.flags())
-                        .mode("iptables", &flags)
+                        .mode(mode, &flags)
                 };
                 let (agent, mut programming) = Agent::start(&testbed, services, programs, launch)?;
-                programming.entries = Some(rules(&testbed, &agent.launch)?);
+                programming.entries = rules(&testbed, &agent.launch)?;
                 (Some(agent), programming)
             }
             Kind::Ebpf | Kind::EbpfDirect => {

@@ -48,6 +48,22 @@ pub struct ServiceSpec {
     pub legacy_endpoints: Option<Vec<EndpointSpec>>,
 }
 
+impl ServiceSpec {
+    /// A Service of one ClusterIP and one port, in the compact notation, with these endpoints.
+    ///
+    /// # Errors
+    /// What is no port or no endpoint.
+    pub fn new(cluster_ip: &str, port: &str, endpoints: &[&str]) -> Result<Self> {
+        let endpoints = endpoints.iter().map(|text| text.parse());
+        Ok(Self {
+            cluster_ip: Some(cluster_ip.to_owned()),
+            ports: vec![port.parse()?],
+            endpoints: Some(endpoints.collect::<Result<_>>()?),
+            ..Self::default()
+        })
+    }
+}
+
 /// One EndpointSlice.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]

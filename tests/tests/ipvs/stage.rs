@@ -87,15 +87,5 @@ impl Stage {
 
 /// A Service of 10.96.6.1 with these endpoints.
 pub(super) fn service(endpoints: &[&str]) -> Result<ServiceSpec> {
-    Ok(ServiceSpec {
-        cluster_ip: Some("10.96.6.1".to_owned()),
-        ports: vec!["p80 80->8080".parse()?],
-        endpoints: Some(
-            endpoints
-                .iter()
-                .map(|text| text.parse())
-                .collect::<Result<_>>()?,
-        ),
-        ..ServiceSpec::default()
-    })
+    ServiceSpec::new("10.96.6.1", "p80 80->8080", endpoints)
 }

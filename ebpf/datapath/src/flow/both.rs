@@ -7,7 +7,7 @@
 //! about it is met at egress only.
 
 use super::masquerade::Masked;
-use super::open::{Inserted, NewFlow, new_id, turn};
+use super::open::{NewFlow, new_id, turn};
 use super::{Place, Work, note};
 use crate::layout::{Address, Endpoint, FlowKey, FlowValue, Hook, Reason, flow_flags};
 use crate::maps::FlowRef;
@@ -75,16 +75,13 @@ pub(super) fn open_split(maps: &impl Maps, work: &mut Work, place: &Place) -> bo
         masquerade: true,
         flags: work.opening.flags,
     };
-    let reason = match flow.insert_new(maps, work) {
-        Inserted::Yes => {
-            count(maps, work, place);
-            return true;
-        }
-        Inserted::Collides => Reason::Collision,
-        Inserted::Full => Reason::FlowTableFull,
-    };
-    note(&mut work.noted, flow.service, reason, false);
-    false
+    let is_entered = flow.insert_new(maps, work);
+    if is_entered {
+        count(maps, work, place);
+    } else {
+        note(&mut work.noted, flow.service, Reason::FlowTableFull, false);
+    }
+    is_entered
 }
 
 #[inline(always)]

@@ -252,7 +252,7 @@ pub(super) struct NewFlow {
     pub(super) flags: u16,
 }
 
-pub(super) enum Inserted {
+enum Inserted {
     Yes,
     Collides,
     Full,
@@ -281,17 +281,18 @@ impl NewFlow {
             set_reply(other, key, &self.address, self.port);
             is_there = maps.insert_flow(other, value, Insert::Any);
         }
-        self.insert_rest(maps, work, is_there)
-    }
-
-    /// Adds the flow's entries where no other is in the way; none stays if one can't be added.
-    #[inline(always)]
-    pub(super) fn insert_new(&self, maps: &impl Maps, work: &mut Work) -> Inserted {
-        if self.insert_reply(maps, work) {
-            self.insert_rest(maps, work, true)
+        if self.insert_rest(maps, work, is_there) {
+            Inserted::Yes
         } else {
             Inserted::Full
         }
+    }
+
+    /// Adds the flow's entries where no other is in the way; none stays, and false, if one can't be
+    /// added.
+    #[inline(always)]
+    pub(super) fn insert_new(&self, maps: &impl Maps, work: &mut Work) -> bool {
+        self.insert_reply(maps, work) && self.insert_rest(maps, work, true)
     }
 
     #[inline(always)]
@@ -313,9 +314,9 @@ impl NewFlow {
     }
 
     /// Adds the entries behind that of the replies; where one can't be added, or that of the replies
-    /// could not be (`complete`), none stays.
+    /// could not be (`complete`), none stays, and false.
     #[inline(always)]
-    fn insert_rest(&self, maps: &impl Maps, work: &mut Work, mut complete: bool) -> Inserted {
+    fn insert_rest(&self, maps: &impl Maps, work: &mut Work, mut complete: bool) -> bool {
         let Work {
             key, other, value, ..
         } = work;
@@ -332,14 +333,14 @@ impl NewFlow {
             value.flags |= flow_flags::UNMASKED;
         }
         if complete && maps.insert_flow(key, value, Insert::Any) {
-            return Inserted::Yes;
+            return true;
         }
         maps.remove_flow(other);
         if self.masquerade {
             turn(other);
             maps.remove_flow(other);
         }
-        Inserted::Full
+        false
     }
 }
 

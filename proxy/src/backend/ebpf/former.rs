@@ -16,14 +16,12 @@ use super::EbpfError;
 use super::attach::files;
 use super::flows::Flows;
 use super::pins::{Expected, Pins, Unfit};
-use super::programs::SHARED;
+use super::programs::{HASH, SHARED, expected};
 
 /// The schema that is carried over.
 const SCHEMA: u32 = 1;
-/// `BPF_MAP_TYPE_HASH`.
-const HASH: u32 = 1;
-/// Bytes of a key of FLOWS, the same in both.
-const FLOW_KEY_BYTES: u32 = 40;
+/// FLOWS of that schema.
+const FLOWS: Expected = expected::<FlowKey, [u8; FLOW_VALUE_BYTES_V1]>(HASH);
 
 /// The maps of an earlier schema.
 #[derive(Debug)]
@@ -51,7 +49,7 @@ impl Former {
             lent.map_err(EbpfError::system(format!("pinning {}", new.display())))?;
         }
         let flows = directory.join(map_names::FLOWS);
-        let is_ours = v1_flows().is_met_at(&flows).is_ok();
+        let is_ours = FLOWS.is_met_at(&flows).is_ok();
         let flows = is_ours.then(|| switchyard_kernel::open_pinned(&flows));
         let flows = flows
             .transpose()
@@ -110,12 +108,4 @@ pub(super) fn is_map_of_ours(path: &Path) -> Result<(), Unfit> {
     let map = switchyard_kernel::open_pinned(path).map_err(Unfit::of)?;
     let shape = switchyard_kernel::map_shape(map.as_fd());
     shape.map(drop).map_err(Unfit::of)
-}
-
-fn v1_flows() -> Expected {
-    Expected {
-        kind: HASH,
-        key_bytes: FLOW_KEY_BYTES,
-        value_bytes: u32::try_from(FLOW_VALUE_BYTES_V1).unwrap_or(u32::MAX),
-    }
 }

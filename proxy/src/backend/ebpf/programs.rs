@@ -58,7 +58,7 @@ pub(super) const PLAIN_PROGRAMS: [&str; 2] = ["in_plain", "out_plain"];
 /// Programs that are loaded at the same time: verifying is work for the kernel.
 const LOADS_AT_A_TIME: usize = 4;
 
-const HASH: u32 = 1;
+pub(super) const HASH: u32 = 1;
 const PERCPU_HASH: u32 = 5;
 const LRU_HASH: u32 = 9;
 const PERCPU_ARRAY: u32 = 6;
@@ -71,7 +71,7 @@ const fn bytes<T>() -> u32 {
     u32::from_le_bytes([a, b, 0, 0])
 }
 
-const fn expected<K, V>(kind: u32) -> Expected {
+pub(super) const fn expected<K, V>(kind: u32) -> Expected {
     Expected {
         kind,
         key_bytes: bytes::<K>(),

@@ -2,7 +2,7 @@
 //! with [`verdict`], for random clusters.
 
 use std::collections::{BTreeSet, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use proptest::prelude::*;
 use switchyard_cluster::object::IpFamily;
@@ -11,18 +11,10 @@ use switchyard_netlink::ipset::Entry;
 use super::compile::compile;
 use super::fixed;
 use super::{Config, Shared, cluster_ips};
-use crate::backend::xtables::simulation::{End, Simulation, Walker, packets};
+use crate::backend::xtables::simulation::{End, Fate, Simulation, Walker, packets};
 use crate::backend::xtables::{FixedChain, Table};
 use crate::plan::generated::{NODE_ADDRESSES, cluster, node, table};
 use crate::plan::{NodeContext, Packet, PlanTable, Verdict, verdict};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fate {
-    To(SocketAddr, bool),
-    Reject,
-    Drop,
-    Untouched,
-}
 
 /// All rules of one family.
 struct Ruleset(Simulation);
@@ -68,15 +60,7 @@ impl Ruleset {
 
     /// Everything that can become of a packet, over all random choices.
     fn fates(&self, packet: &Packet) -> BTreeSet<Fate> {
-        let walker = Walker {
-            source: packet.source,
-            in_interface: packet.in_interface.clone(),
-            destination: SocketAddr::new(packet.destination, packet.port),
-            protocol: packet.protocol,
-            marked: false,
-            translated: false,
-            masqueraded: false,
-        };
+        let walker = Walker::of(packet);
         let from_node = packet.in_interface.is_none();
         let first = if from_node { "OUTPUT" } else { "PREROUTING" };
         let mut fates = BTreeSet::new();
@@ -99,11 +83,7 @@ impl Ruleset {
     fn through_filter(&self, walker: Walker, hooks: &[&str], fates: &mut BTreeSet<Fate>) {
         let Some((hook, rest)) = hooks.split_first() else {
             for (walker, _) in self.0.walk(Table::Nat, "POSTROUTING", walker) {
-                fates.insert(if walker.translated {
-                    Fate::To(walker.destination, walker.masqueraded)
-                } else {
-                    Fate::Untouched
-                });
+                fates.insert(walker.fate());
             }
             return;
         };

@@ -14,7 +14,7 @@ use super::config::Config;
 use super::form::Wanted;
 use super::rules;
 use super::sets::{Set, netlink_protocol};
-use crate::backend::xtables::simulation::{End, Simulation, Walker, packets};
+use crate::backend::xtables::simulation::{End, Fate, Simulation, Walker, packets};
 use crate::backend::xtables::{FixedChain, Table};
 use crate::plan::generated::{NODE_ADDRESSES, cluster, node, table};
 use crate::plan::{
@@ -26,14 +26,6 @@ struct Kernel {
     rules: Simulation,
     services: Wanted,
     bound: HashSet<IpAddr>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fate {
-    To(SocketAddr, bool),
-    Reject,
-    Drop,
-    Untouched,
 }
 
 impl Kernel {
@@ -83,15 +75,7 @@ impl Kernel {
 
     /// Everything that can become of a packet, over all choices of the schedulers.
     fn fates(&self, packet: &Packet) -> BTreeSet<Fate> {
-        let mut walkers = vec![Walker {
-            source: packet.source,
-            in_interface: packet.in_interface.clone(),
-            destination: SocketAddr::new(packet.destination, packet.port),
-            protocol: packet.protocol,
-            marked: false,
-            translated: false,
-            masqueraded: false,
-        }];
+        let mut walkers = vec![Walker::of(packet)];
         let mut fates = BTreeSet::new();
         if packet.in_interface.is_none() {
             walkers = self.through(Table::Mangle, "OUTPUT", walkers, &mut fates);
@@ -113,13 +97,7 @@ impl Kernel {
             walkers = done;
             walkers.extend(translated.into_iter().chain(untouched));
         }
-        fates.extend(walkers.iter().map(|walker| {
-            if walker.translated {
-                Fate::To(walker.destination, walker.masqueraded)
-            } else {
-                Fate::Untouched
-            }
-        }));
+        fates.extend(walkers.iter().map(Walker::fate));
         fates
     }
 

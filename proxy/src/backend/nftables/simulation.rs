@@ -6,35 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use switchyard_cluster::object::{IpFamily, Protocol};
+use switchyard_cluster::object::IpFamily;
 
 use super::compile::compile;
 use super::config::Config;
 use super::fixed::{self, BASES, Hook, Kind};
 use super::form::{Element, Key, Rule, ServiceKey, Shared, Statement, Value};
-use crate::backend::xtables::simulation::packets;
+use crate::backend::xtables::simulation::{Fate, Walker, packets};
 use crate::plan::generated::{NODE_ADDRESSES, cluster, node, table};
 use crate::plan::{NodeContext, Packet, PlanTable, Verdict, verdict};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fate {
-    To(SocketAddr, bool),
-    Reject,
-    Drop,
-    Untouched,
-}
-
-/// A packet on its way.
-#[derive(Clone, Debug)]
-struct Walker {
-    source: IpAddr,
-    in_interface: Option<String>,
-    destination: SocketAddr,
-    protocol: Protocol,
-    marked: bool,
-    translated: bool,
-    masqueraded: bool,
-}
 
 /// How a chain was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,15 +77,7 @@ impl Kernel {
     /// Everything that can become of a packet, over all random choices.
     fn fates(&self, packet: &Packet) -> BTreeSet<Fate> {
         let mut fates = BTreeSet::new();
-        let mut walkers = vec![Walker {
-            source: packet.source,
-            in_interface: packet.in_interface.clone(),
-            destination: SocketAddr::new(packet.destination, packet.port),
-            protocol: packet.protocol,
-            marked: false,
-            translated: false,
-            masqueraded: false,
-        }];
+        let mut walkers = vec![Walker::of(packet)];
         let entry = match packet.in_interface {
             None => Hook::Output,
             Some(_) => Hook::Prerouting,
@@ -120,11 +92,7 @@ impl Kernel {
             _ => elsewhere,
         });
         for walker in self.at_hook(Hook::Postrouting, walkers, &mut fates) {
-            fates.insert(if walker.translated {
-                Fate::To(walker.destination, walker.masqueraded)
-            } else {
-                Fate::Untouched
-            });
+            fates.insert(walker.fate());
         }
         fates
     }

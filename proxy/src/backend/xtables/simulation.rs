@@ -30,6 +30,40 @@ pub(in crate::backend) struct Walker {
     pub(in crate::backend) masqueraded: bool,
 }
 
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::backend) enum Fate {
+    /// It goes there, masqueraded or not.
+    To(SocketAddr, bool),
+    Reject,
+    Drop,
+    Untouched,
+}
+
+impl Walker {
+    /// A packet as it comes.
+    pub(in crate::backend) fn of(packet: &Packet) -> Self {
+        Self {
+            source: packet.source,
+            in_interface: packet.in_interface.clone(),
+            destination: SocketAddr::new(packet.destination, packet.port),
+            protocol: packet.protocol,
+            marked: false,
+            translated: false,
+            masqueraded: false,
+        }
+    }
+
+    /// What has become of it where nothing has stopped it.
+    pub(in crate::backend) const fn fate(&self) -> Fate {
+        if self.translated {
+            Fate::To(self.destination, self.masqueraded)
+        } else {
+            Fate::Untouched
+        }
+    }
+}
+
 /// How a chain was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::backend) enum End {
