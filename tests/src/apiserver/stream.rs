@@ -151,6 +151,8 @@ impl Running {
 
     fn raw(&mut self, raw: &str) {
         if raw == BOOKMARK_NOW {
+            // What happened before the bookmark was asked for may not have been taken in yet.
+            self.changes();
             self.bookmark();
         } else {
             self.lines.push_back(format!("{raw}\n"));
@@ -158,7 +160,7 @@ impl Running {
     }
 
     fn bookmark(&mut self) {
-        if self.watching.bookmarks {
+        if self.watching.bookmarks && !self.ended {
             let bookmark = self.watching.resource.bookmark(self.version, false);
             self.lines.push_back(line("BOOKMARK", &bookmark));
         }
