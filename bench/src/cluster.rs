@@ -14,10 +14,10 @@ const OBJECTS_PER_FILE: usize = 250;
 /// The first ClusterIP; the testbed routes 10.96.0.0/16 to node1.
 pub(crate) const FIRST_CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 16, 0);
 /// The first address of endpoints nobody asks.
-const FIRST_ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 244, 128, 0);
+const FIRST_ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 1);
 /// As many addresses as there are from either on within their network.
 const MAX_SERVICES: usize = 60_000;
-const MAX_ENDPOINTS: usize = 32_000;
+const MAX_ENDPOINTS: usize = 1_000_000;
 
 /// The namespace of all Services.
 pub(crate) const NAMESPACE: &str = "bench";

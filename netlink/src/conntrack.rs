@@ -229,6 +229,12 @@ impl fmt::Display for Flow {
     }
 }
 
+/// Any bytes as a flow that the kernel lists.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_any_bytes(bytes: &[u8]) {
+    let _ = Flow::parse_udp(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,8 @@
 //! A set can't be given more room. [`Ipset::make_room`] fills a larger one and swaps the two;
 //! there is no renaming, which the kernel refuses for a set that a rule uses.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod any_bytes;
 mod codec;
 mod entry;
 mod error;

@@ -12,6 +12,8 @@
 //! (`IPVS_CMD_FLUSH`), which others may use as well, and nobody needs the daemon that copies
 //! connections to another machine.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod any_bytes;
 mod attributes;
 mod change;
 mod config;

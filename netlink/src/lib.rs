@@ -11,6 +11,8 @@ mod attribute;
 pub mod conntrack;
 mod error;
 mod family;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod genl;
 pub mod ipset;
 pub mod ipvs;

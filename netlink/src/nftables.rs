@@ -60,6 +60,8 @@
 //! # }
 //! ```
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod any_bytes;
 mod batch;
 mod change;
 mod data;

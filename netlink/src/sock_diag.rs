@@ -184,6 +184,12 @@ fn write_request(writer: &mut Writer, family: Family, socket: Option<&UdpSocket>
     writer.fixed(&socket.map_or(udp_socket::NO_SOCKET_ID, UdpSocket::id));
 }
 
+/// Any bytes as a socket that the kernel lists.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_any_bytes(bytes: &[u8]) {
+    let _ = UdpSocket::parse(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

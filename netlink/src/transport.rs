@@ -293,3 +293,12 @@ fn make_room(socket: &Socket, bytes: usize) {
         let _shows_in_sending = setsockopt(socket, sockopt::SndBuf, &bytes);
     }
 }
+
+/// Any bytes as what a socket receives at once.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_any_bytes(bytes: &[u8]) {
+    for first in [None, Some(1)] {
+        let ends = Ends { first, last: 2 };
+        let _ = read_datagram(bytes, ends, &mut |_| Ok(()));
+    }
+}

@@ -6,20 +6,13 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::any_bytes::{TYPES, read_everything};
 use super::codec;
 use super::entry::{Entry, IpPort};
 use super::set_type::SetType;
 use crate::messages::{any_attributes, damaged};
 use crate::protocol::Protocol;
 use crate::writer::Writer;
-
-const TYPES: [SetType; 5] = [
-    SetType::HashIp,
-    SetType::HashIpPort,
-    SetType::HashIpPortIp,
-    SetType::HashIpPortNet,
-    SetType::ALL_PORTS,
-];
 
 fn any_ip() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
@@ -59,16 +52,6 @@ fn written(entries: &[Entry]) -> Vec<u8> {
     let mut writer = Writer::new();
     codec::write_change(&mut writer, "S", entries, 0);
     writer.bytes().unwrap().to_vec()
-}
-
-fn read_everything(bytes: &[u8]) {
-    for set_type in TYPES {
-        let _ = Entry::read(bytes, set_type);
-        let _ = codec::read_entries(bytes, set_type, &mut Vec::new());
-    }
-    let _ = codec::read_header(bytes).map(|header| header.set_type());
-    let _ = codec::read_revision(bytes);
-    let _ = codec::read_failed_line(bytes);
 }
 
 proptest! {

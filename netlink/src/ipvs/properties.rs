@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::config::{Info, Timeouts};
+use super::any_bytes::read_everything;
 use super::destination::{Destination, Forwarding, ListedDestination};
 use super::scheduler::SchedulerName;
 use super::service::{Persistence, Service, ServiceFlags, ServiceKey};
@@ -87,14 +87,6 @@ fn written(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut writer = Writer::new();
     write(&mut writer);
     writer.bytes().unwrap().to_vec()
-}
-
-fn read_everything(bytes: &[u8]) {
-    let _ = Service::read(bytes);
-    let _ = ListedDestination::read(bytes, Family::V4);
-    let _ = ListedDestination::read(bytes, Family::V6);
-    let _ = Info::read(bytes);
-    let _ = Timeouts::read(bytes);
 }
 
 proptest! {

@@ -7,17 +7,13 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::any_bytes::{listed, read_in_every_way};
 use super::batch::{Batch, Terms};
 use super::list::{self, Elements};
 use super::numbers::{chain, rule, set, table};
 use super::*;
 use crate::Family;
 use crate::messages::{any_attributes, damaged};
-
-/// `struct nlmsghdr` and `struct nfgenmsg`.
-const HEADERS_BYTES: usize = 20;
-/// A kind that nothing has.
-const NO_ATTRIBUTE: u16 = 99;
 
 fn any_name() -> impl Strategy<Value = Name> {
     "[a-z]{1,9}/[-a-z0-9]{0,9}".prop_map(Name::from)
@@ -257,37 +253,10 @@ fn of() -> TableId {
     TableId::new(Family::V4, "t")
 }
 
-/// The attributes of the only message of a change, as a listing has them: with a handle.
-fn listed(change: &Change, handle: u16) -> Vec<u8> {
-    let batch = Batch::of(&of(), std::slice::from_ref(change), Terms::default(), |_| 1);
-    let start = batch.messages[0].start;
-    let bytes = batch.writer.bytes().unwrap();
-    let end = bytes.len() - HEADERS_BYTES; // NFNL_MSG_BATCH_END
-    let mut writer = Writer::new();
-    writer.fixed(&bytes[start + HEADERS_BYTES..end]);
-    writer.attribute(handle, &9_u64.to_be_bytes());
-    writer.bytes().unwrap().to_vec()
-}
-
-/// Whatever it is, it is read or refused.
-fn read_in_every_way(bytes: &[u8]) {
-    let _ = list::read_table(bytes);
-    let _ = list::read_chain(bytes, "t");
-    let _ = list::read_rule(bytes, "t");
-    let _ = list::read_set(bytes, "t");
-    let mut elements = Elements::default();
-    let _ = list::read_elements(&mut elements, bytes);
-    let single = Set {
-        intervals: true,
-        ..Set::new("s", &[FieldType::Mark])
-    };
-    let _ = elements.joined(&single);
-}
-
 proptest! {
     #[test]
     fn a_rule_is_read_as_it_was(rule in any_rule()) {
-        let bytes = listed(&Change::AddRule(rule.clone()), rule::HANDLE);
+        let bytes = listed(&Change::AddRule(rule.clone()), Some(rule::HANDLE));
         let read = list::read_rule(&bytes, "t").unwrap().unwrap();
         prop_assert_eq!((read.object, read.handle), (rule, 9));
         prop_assert_eq!(list::read_rule(&bytes, "other"), Ok(None));
@@ -295,7 +264,7 @@ proptest! {
 
     #[test]
     fn a_set_is_read_as_it_was(set in any_set()) {
-        let bytes = listed(&Change::AddSet(set.clone()), set::HANDLE);
+        let bytes = listed(&Change::AddSet(set.clone()), Some(set::HANDLE));
         let read = list::read_set(&bytes, "t").unwrap().unwrap();
         prop_assert_eq!((read.object, read.handle), (set, 9));
     }
@@ -305,7 +274,7 @@ proptest! {
         let set = "s".into();
         let change = Change::AddElements { set, elements: elements.clone() };
         let mut read = Elements::default();
-        list::read_elements(&mut read, &listed(&change, NO_ATTRIBUTE)).unwrap();
+        list::read_elements(&mut read, &listed(&change, None)).unwrap();
         prop_assert_eq!(read.elements, elements);
     }
 
@@ -322,11 +291,11 @@ proptest! {
             policy: Policy::Drop,
         });
         let chain = Chain { name, base, comment };
-        let bytes = listed(&Change::AddChain(chain.clone()), chain::HANDLE);
+        let bytes = listed(&Change::AddChain(chain.clone()), Some(chain::HANDLE));
         let read = list::read_chain(&bytes, "t").unwrap().unwrap();
         prop_assert_eq!((read.object, read.handle), (chain, 9));
         let comment = Some(Name::from("of Services"));
-        let bytes = listed(&Change::AddTable { comment: comment.clone() }, table::HANDLE);
+        let bytes = listed(&Change::AddTable { comment: comment.clone() }, Some(table::HANDLE));
         let read = list::read_table(&bytes).unwrap();
         prop_assert_eq!((&*read.object.name, read.object.comment), ("t", comment));
     }
@@ -337,9 +306,9 @@ proptest! {
             any_attributes(),
             any_change().prop_flat_map(|change| {
                 let handle = match change {
-                    Change::AddSet(_) => set::HANDLE,
-                    Change::AddRule(_) => rule::HANDLE,
-                    _ => NO_ATTRIBUTE,
+                    Change::AddSet(_) => Some(set::HANDLE),
+                    Change::AddRule(_) => Some(rule::HANDLE),
+                    _ => None,
                 };
                 damaged(listed(&change, handle))
             }),

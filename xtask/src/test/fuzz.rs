@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::programs::{self, cargo, is_installed, root, succeeds};
 
-/// The crate with the targets: a workspace of its own.
-const CRATE: &str = "dns/fuzz";
+/// The crates with the targets: each a workspace of its own.
+const CRATES: [&str; 2] = ["dns/fuzz", "netlink/fuzz"];
 /// Where what was built and found goes.
 const TARGET_DIR: &str = "target/fuzz";
 /// How long each target runs.
@@ -27,16 +27,21 @@ pub(super) fn run() -> Result<()> {
         println!("SKIPPED, nothing was fuzzed: {reason}");
         return Ok(());
     }
-    let listed = cargo(&["fuzz", "list", "--fuzz-dir", CRATE])?
+    CRATES.into_iter().try_for_each(all_of)
+}
+
+/// The targets of one crate.
+fn all_of(of: &str) -> Result<()> {
+    let listed = cargo(&["fuzz", "list", "--fuzz-dir", of])?
         .output()
         .context("list the fuzz targets")?;
     let listed = String::from_utf8(listed.stdout)?;
     let targets: Vec<&str> = listed.split_whitespace().collect();
-    anyhow::ensure!(!targets.is_empty(), "no fuzz target in {CRATE}");
-    fuzz("build", &[])?;
+    anyhow::ensure!(!targets.is_empty(), "no fuzz target in {of}");
+    fuzz(of, "build", &[])?;
     for target in targets {
-        println!("fuzzing {target} for {SECONDS_PER_TARGET} s");
-        one(target).with_context(|| format!("fuzz target {target}"))?;
+        println!("fuzzing {target} of {of} for {SECONDS_PER_TARGET} s");
+        one(of, target).with_context(|| format!("fuzz target {target}"))?;
     }
     Ok(())
 }
@@ -56,15 +61,16 @@ fn missing() -> Result<Option<&'static str>> {
     Ok(None)
 }
 
-fn one(target: &str) -> Result<()> {
+fn one(of: &str, target: &str) -> Result<()> {
     // Finds are kept on this machine, beside the build; the repository's corpus is only read.
     let found = root()?.join(TARGET_DIR).join("found").join(target);
     let artifacts = root()?.join(TARGET_DIR).join("failed").join(target);
     fs::create_dir_all(&found)?;
     fs::create_dir_all(&artifacts)?;
-    let kept = root()?.join(CRATE).join("corpus").join(target);
+    let kept = root()?.join(of).join("corpus").join(target);
     let text = |path: &Path| path.display().to_string();
     fuzz(
+        of,
         "run",
         &[
             target.to_owned(),
@@ -82,10 +88,10 @@ fn one(target: &str) -> Result<()> {
 }
 
 /// One command of cargo-fuzz. Safe Rust needs no sanitizer: what must not happen is a panic.
-fn fuzz(command: &str, arguments: &[String]) -> Result<()> {
+fn fuzz(of: &str, command: &str, arguments: &[String]) -> Result<()> {
     let target_dir = root()?.join(TARGET_DIR).display().to_string();
     let mut fuzz = cargo(&["fuzz", command, "--sanitizer", "none"])?;
-    fuzz.args(["--fuzz-dir", CRATE, "--target-dir", &target_dir])
+    fuzz.args(["--fuzz-dir", of, "--target-dir", &target_dir])
         .args(arguments)
         // Coverage is counted by options that a stable compiler has but does not promise.
         .env("RUSTC_BOOTSTRAP", "1");
