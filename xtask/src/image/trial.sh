@@ -28,12 +28,13 @@ mount_root() {
 }
 
 # with_rights CAPABILITIES USER COMMAND…: no more than these, whoever the user is. chroot needs
-# three of its own, and the program has none of them in effect but for root.
+# three of its own, and the program has none of them in effect but for root. It takes the place of
+# the shell that calls it, so call it in one of its own: $(…), a pipe, or the background.
 with_rights() {
     rights=$1
     user=$2
     shift 2
-    setpriv --bounding-set="-all,$rights" --inh-caps=-all \
+    exec setpriv --bounding-set="-all,$rights" --inh-caps=-all \
         env -i PATH="$path" "$chroot" --userspec="$user" "$root" "$@"
 }
 
