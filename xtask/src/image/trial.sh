@@ -21,6 +21,9 @@ mount_root() {
     mount --bind "$root" "$root"
     mount --bind "$config" "$root/$1"
     mount -t proc proc "$root/proc"
+    mount -t tmpfs tmpfs "$root/dev"
+    : >"$root/dev/null"
+    mount --bind /dev/null "$root/dev/null"
     # Of this network namespace.
     mount -t sysfs -o ro sysfs "$root/sys"
     mount -o remount,bind,ro "$root"
