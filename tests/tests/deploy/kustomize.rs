@@ -6,9 +6,10 @@ use switchyard_tests::deploy::{path, tools};
 
 use crate::{check_objects, text, texts};
 
-const FOLDERS: [&str; 6] = [
+const FOLDERS: [&str; 7] = [
     "proxy/kustomize/base",
     "proxy/kustomize/kubeadm",
+    "proxy/kustomize/node-by-node",
     "proxy/kustomize/example",
     "dns/kustomize/base",
     "dns/kustomize/coredns",
@@ -31,6 +32,7 @@ fn where_the_originals_configuration_is_used_none_of_ours_is_made() {
     for (folder, workload, own, theirs) in [
         (
             "proxy/kustomize/kubeadm",
+    "proxy/kustomize/node-by-node",
             ("DaemonSet", "switchyard-proxy"),
             "switchyard-proxy",
             "kube-proxy",
