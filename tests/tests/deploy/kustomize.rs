@@ -32,7 +32,6 @@ fn where_the_originals_configuration_is_used_none_of_ours_is_made() {
     for (folder, workload, own, theirs) in [
         (
             "proxy/kustomize/kubeadm",
-    "proxy/kustomize/node-by-node",
             ("DaemonSet", "switchyard-proxy"),
             "switchyard-proxy",
             "kube-proxy",

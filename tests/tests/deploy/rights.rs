@@ -75,7 +75,7 @@ fn the_dns_server_may_follow_what_any_corefile_makes_it_follow() {
     assert_eq!(allowed(role), followed(&Selection::for_dns(&everything)));
 }
 
-fn container<'a>(workload: &'a Value) -> &'a Value {
+fn container(workload: &Value) -> &Value {
     &workload["spec"]["template"]["spec"]["containers"][0]
 }
 
