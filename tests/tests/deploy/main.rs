@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod charts;
+mod corefiles;
 mod kustomize;
 mod monitoring;
 mod rights;
