@@ -24,6 +24,9 @@ mount_root() {
     mount -t tmpfs tmpfs "$root/dev"
     : >"$root/dev/null"
     mount --bind /dev/null "$root/dev/null"
+    # The lock of iptables is a file that the manifests mount.
+    mount -t tmpfs tmpfs "$root/run"
+    : >"$root/run/xtables.lock"
     # Of this network namespace.
     mount -t sysfs -o ro sysfs "$root/sys"
     mount -o remount,bind,ro "$root"
@@ -57,11 +60,13 @@ healthy() {
     bash -c 'exec 3<>/dev/tcp/127.0.0.1/10256 && printf "GET /healthz HTTP/1.0\r\n\r\n" >&3 && grep -q "200 OK" <&3'
 }
 
+# A Service without endpoints has a rule that refuses.
 has_rules() {
     case $1 in
-    nftables) nft list table ip kube-proxy | grep 10.96.0.9 ;;
-    iptables) nft list table ip filter | grep 10.96.0.9 ;;
-    esac
+    nftables) nft list table ip kube-proxy ;;
+    iptables-nft) nft list table ip filter ;;
+    iptables-legacy) iptables-legacy-save -t filter ;;
+    esac 2>/dev/null | grep -q 10.96.0.9
 }
 
 answers() {
@@ -78,9 +83,10 @@ switchyard-dns)
     with_rights "$own" 65532:65532 /usr/bin/switchyard-dns -version | grep -q switchyard-dns || fail "no version"
     # By the name that CoreDNS has in its image, as its Deployment starts it.
     with_rights "$own" 65532:65532 /coredns -conf /etc/coredns/Corefile >"$config/log" 2>&1 &
+    server=$!
     until_true "no answer at port 53" answers 127.0.0.1 +notcp
     answers 127.0.0.1 +tcp || fail "no answer over TCP"
-    grep -q '^Uid:[[:space:]]*65532' "/proc/$(pgrep -o -f '^/coredns')/status" || fail "it runs as another user"
+    grep -q '^Uid:[[:space:]]*65532' "$root/proc/$server/status" || fail "it runs as another user"
     ;;
 switchyard-proxy)
     ip link set lo up
@@ -112,18 +118,19 @@ END
             esac
         done
     done
-    path=/usr/lib/switchyard/iptables-nft:/usr/bin
     # By the name that kube-proxy has in its image, as kubeadm's DaemonSet starts it.
     with_rights "$own" 0:0 /usr/local/bin/kube-proxy --version | grep -q switchyard-proxy || fail "no version"
-    for mode in nftables iptables; do
-        if has_rules "$mode" >/dev/null 2>&1; then fail "$mode has rules before it starts"; fi
-        if [ "$mode" = iptables ]; then own=$own,+net_raw; fi
-        # The lock of iptables is a file that the manifests mount.
-        with_rights "$own" 0:0 /usr/bin/switchyard-proxy --proxy-mode "$mode" --manifests /var/lib/kube-proxy \
+    for way in nftables iptables-nft iptables-legacy; do
+        if has_rules "$way"; then fail "$way: there are rules before it starts"; fi
+        path=/usr/bin
+        if [ "$way" != nftables ]; then
+            path=/usr/lib/switchyard/$way:/usr/bin
+            own=+net_admin,+net_raw,+sys_chroot,+setuid,+setgid
+        fi
+        with_rights "$own" 0:0 /usr/bin/switchyard-proxy --proxy-mode "${way%-*}" --manifests /var/lib/kube-proxy \
             --hostname-override node1 --cluster-cidr 10.244.0.0/16 --conntrack-max-per-core 0 >"$config/log" 2>&1 &
-        until_true "$mode mode does not become healthy" healthy
-        # A Service without endpoints has a rule that refuses.
-        has_rules "$mode" >/dev/null 2>&1 || fail "$mode mode wrote nothing"
+        until_true "$way: it does not become healthy" healthy
+        has_rules "$way" || fail "$way: it wrote nothing"
         kill "$!"
         { wait "$!" || true; } 2>/dev/null
     done
