@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod image;
 mod programs;
 mod setup;
 mod test;
@@ -32,6 +33,8 @@ enum Command {
     Demo(demo::Options),
     /// Run a command as root on another kernel, in a guest without network and disk
     Vm(vm::Options),
+    /// Make OCI images of both programs, of Debian packages and a release build
+    Image(image::Options),
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Setup(options) => setup::run_with(&options),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Image(options) => image::run(&options),
         // Its exit status is the command's.
         Command::Vm(options) => return vm::run(&options),
         Command::Bench(Bench::Proxy(options)) => bench::proxy::run(&options),

@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: what a fresh Debian 12 with Rust lacks.
 
+mod cluster_tools;
 mod ebpf;
 mod needed;
 mod services;
@@ -51,6 +52,7 @@ pub(crate) fn for_bench() -> Result<()> {
 fn install(programs: &[&Program]) -> Result<()> {
     let mut lacking = install_packages(programs);
     lacking.extend(ebpf::install());
+    lacking.extend(cluster_tools::install());
     // Not lacking either: without these no check fails.
     for optional in [&FOR_LOOKING[..], &FOR_VM] {
         for missing in install_packages(&optional.iter().collect::<Vec<_>>()) {

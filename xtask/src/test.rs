@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::image;
 use crate::programs::{self, cargo, command, is_installed, shown};
 use crate::setup;
 
@@ -110,6 +111,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         });
     }
     if options.filter.is_none() && !options.unprivileged {
+        step("images", &mut image::trial::run);
         step("programs on other kernels", &mut || {
             kernels::run(&mut counts)
         });

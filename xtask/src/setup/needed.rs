@@ -29,7 +29,7 @@ const fn server(name: &'static str, package: &'static str, without: &'static str
 }
 
 /// What tests and demo need.
-pub(super) const FOR_TESTS: [Program; 13] = [
+pub(super) const FOR_TESTS: [Program; 16] = [
     program(
         "iptables",
         "iptables",
@@ -79,6 +79,22 @@ pub(super) const FOR_TESTS: [Program; 13] = [
         "musl-gcc",
         "musl-tools",
         "tests with musl's resolver as client",
+    ),
+    program(
+        "pip3",
+        "python3-pip",
+        "fetching kubectl and helm, by which tests look at the manifests",
+    ),
+    // The package brings a server, which must not start; promtool is what is wanted of it.
+    server(
+        "promtool",
+        "prometheus",
+        "tests of alerts and of `/metrics`",
+    ),
+    program(
+        "mmdebstrap",
+        "mmdebstrap",
+        "`cargo xtask image`, and tests of images",
     ),
 ];
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::programs::command;
 
 /// The suite whose entry says where packages come from.
-const BASE_SUITE: &str = "bookworm";
+pub(crate) const BASE_SUITE: &str = "bookworm";
 /// Where apt's sources are written.
 const MAIN_LIST: &str = "/etc/apt/sources.list";
 const LISTS: &str = "/etc/apt/sources.list.d";
@@ -154,27 +154,49 @@ impl Source {
 
 /// The entry of Debian 12 among this machine's sources.
 fn find_source() -> Result<Source> {
+    entries()
+        .into_iter()
+        .next()
+        .map(|(_, source)| source)
+        .with_context(no_entry)
+}
+
+/// The files of this machine's sources that have an entry of Debian 12: with it come those of its
+/// updates.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn files_with_base_suite() -> Result<Vec<PathBuf>> {
+    let files: Vec<PathBuf> = entries().into_iter().map(|(file, _)| file).collect();
+    if files.is_empty() {
+        bail!("{}", no_entry());
+    }
+    Ok(files)
+}
+
+fn no_entry() -> String {
+    format!(
+        "neither {MAIN_LIST} nor {LISTS}/ has a source of packages with suite {BASE_SUITE} \
+         (Debian 12), which is wanted"
+    )
+}
+
+/// Files of sources with an entry of Debian 12, and that entry.
+fn entries() -> Vec<(PathBuf, Source)> {
     let mut files = vec![PathBuf::from(MAIN_LIST)];
     let parts = fs::read_dir(LISTS).into_iter().flatten().flatten();
     files.extend(parts.map(|entry| entry.path()));
     files.sort();
-    for file in files {
-        let Ok(text) = fs::read_to_string(&file) else {
-            continue;
-        };
+    let entry = |file: PathBuf| {
+        let text = fs::read_to_string(&file).ok()?;
         let found = match file.extension().and_then(|end| end.to_str()) {
             Some("list") => in_lines(&text),
             Some("sources") => in_stanzas(&text),
             _ => None,
         };
-        if let Some(source) = found {
-            return Ok(source);
-        }
-    }
-    bail!(
-        "neither {MAIN_LIST} nor {LISTS}/ has a source of packages with suite {BASE_SUITE} \
-         (Debian 12), whose kernels are wanted"
-    )
+        found.map(|source| (file, source))
+    };
+    files.into_iter().filter_map(entry).collect()
 }
 
 /// The wanted entry among stanzas of fields (`*.sources`).

@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: a command run as root on another kernel, in a QEMU guest made from this
 //! machine's own files. The guest has no network device and no disk.
 
-mod apt;
+pub(crate) mod apt;
 mod cpio;
 mod guest;
 mod initramfs;
