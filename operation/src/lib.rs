@@ -1,7 +1,9 @@
 //! What both programs need to be run and looked at.
 //!
+//! - [`build`]: version and commit.
 //! - [`http`]: a server for small answers: health, readiness, metrics.
 //! - [`process`]: what the kernel says of our own process, for the `process_…` metrics.
 
+pub mod build;
 pub mod http;
 pub mod process;

@@ -23,6 +23,7 @@ mod sync;
 mod worker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -410,6 +411,24 @@ impl Agent {
         }
     }
 
+    /// Where health-check node ports are listened on: where node ports are accepted.
+    fn health_check_addresses(&self) -> Vec<IpAddr> {
+        let of_family = |family: &IpFamily| {
+            let accepted = node_port_addresses(&self.node, *family, &self.local_addresses);
+            accepted.unwrap_or_else(|| {
+                vec![match family {
+                    IpFamily::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                    IpFamily::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                }]
+            })
+        };
+        // One of a link is none without its link.
+        let is_bindable =
+            |address: &IpAddr| !matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        let all = self.families.iter().flat_map(of_family);
+        all.filter(is_bindable).collect()
+    }
+
     /// Follows the plans where no backend does it: health checks and the localhost relay.
     fn follow_up(&mut self) {
         let checks: BTreeMap<_, _> = self
@@ -417,7 +436,8 @@ impl Agent {
             .health_checks()
             .map(|(name, check)| (name.clone(), check))
             .collect();
-        self.checks.reconcile(&checks);
+        let addresses = self.health_check_addresses();
+        self.checks.reconcile(&checks, addresses);
         for relay in &mut self.relays {
             relay.reconcile(self.table.plans());
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,8 +30,8 @@ use crate::addresses::AddressWatch;
 use crate::backend::Mode;
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::devices::{DeviceWatch, Devices};
-use crate::health::{ServiceChecks, SharedState, State, metrics_server, proxy_health};
-use crate::metrics::Metrics;
+use crate::health::{Bind, ServiceChecks, SharedState, State, metrics_server, proxy_health};
+use crate::metrics::{Metrics, Slis};
 use crate::plan::{NodeContext, PlanTable};
 use crate::relay::{Limits, Relay};
 use crate::rtnetlink::RtnetlinkError;
@@ -61,11 +61,13 @@ pub async fn run(settings: Settings, mut reload: Option<Reload>) -> Result<End, 
     host::set_oom_score(settings.oom_score_adj);
     let (updates_in, mut updates) = mpsc::channel(source::UPDATES_CAPACITY);
     let choice = choice::choose(&settings)?;
-    let mut source = start_source(&settings, updates_in).await?;
+    let metrics = Arc::new(Metrics::new()?);
+    let observer = Some(metrics.request_observer());
+    let mut source = start_source(&settings, updates_in, observer).await?;
     let mut addresses = AddressWatch::open()
         .map_err(|error| system("listing the node's addresses", io::Error::other(error)))?;
     let mut devices = follow_devices(&choice)?;
-    let mut agent = Agent::new(settings, choice, &addresses, devices.as_ref())?;
+    let mut agent = Agent::new(settings, choice, &addresses, devices.as_ref(), metrics)?;
     devices = devices.filter(|_| agent.mode == Mode::Ebpf);
     let mut terminated = signals(SignalKind::terminate())?;
     let mut interrupted = signals(SignalKind::interrupt())?;
@@ -149,8 +151,8 @@ impl Agent {
         choice: Choice,
         addresses: &AddressWatch,
         devices: Option<&DeviceWatch>,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        let metrics = Arc::new(Metrics::new()?);
         let mut facts = Facts {
             node: node::context(&settings, None),
             settings: Arc::new(settings),
@@ -177,19 +179,7 @@ impl Agent {
         health.lock().set_node_eligible(true);
         serve(&settings, mode, &health, &metrics)?;
         let runtime = Handle::current();
-        let listen_at: Vec<IpAddr> = families
-            .iter()
-            .map(|family| match family {
-                IpFamily::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                IpFamily::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-            })
-            .collect();
-        let checks = ServiceChecks::new(
-            runtime.clone(),
-            listen_at,
-            health.clone(),
-            Arc::clone(&metrics),
-        );
+        let checks = ServiceChecks::new(runtime.clone(), health.clone(), Arc::clone(&metrics));
         // Rules alone can't do it all; programs can.
         let (mut relays, mut conntrack) = (Vec::new(), None);
         if mode != Mode::Ebpf {
@@ -309,13 +299,12 @@ fn serve(
     metrics: &Arc<Metrics>,
 ) -> Result<(), StartError> {
     if let Some(address) = settings.healthz_address {
-        tokio::spawn(proxy_health::serve(
-            address,
-            health.clone(),
-            Arc::clone(metrics),
-        ));
+        let at = bind(settings, "health server", address)?;
+        let served = proxy_health::serve(at, health.clone(), Arc::clone(metrics));
+        tokio::spawn(served);
     }
     if let Some(address) = settings.metrics_address {
+        let at = bind(settings, "metrics server", address)?;
         let configz = settings.configuration.configz();
         let configz = configz
             .map_err(|error| system("writing the configuration", io::Error::other(error)))?;
@@ -323,9 +312,19 @@ fn serve(
             proxy_mode: mode.as_str(),
             configz,
         };
-        tokio::spawn(metrics_server::serve(address, about, Arc::clone(metrics)));
+        let served = metrics_server::serve(at, about, Slis::new()?, Arc::clone(metrics));
+        tokio::spawn(served);
     }
     Ok(())
+}
+
+/// A server's address. One that is taken is an error only if the operator wants it to be.
+fn bind(settings: &Settings, what: &'static str, address: SocketAddr) -> Result<Bind, StartError> {
+    let bind = Bind::new(what, address);
+    match bind.error() {
+        Some(error) if settings.configuration.bind_address_hard_fail => Err(error.into()),
+        _ => Ok(bind),
+    }
 }
 
 pub(crate) type SourceTask = JoinHandle<SourceError>;
@@ -334,6 +333,7 @@ pub(crate) type SourceTask = JoinHandle<SourceError>;
 pub(crate) async fn start_source(
     settings: &Settings,
     sender: mpsc::Sender<Update>,
+    observer: Option<source::api::RequestObserver>,
 ) -> Result<SourceTask, StartError> {
     match &settings.source {
         Source::Manifests(folder) => {
@@ -359,7 +359,7 @@ pub(crate) async fn start_source(
                 keep: Keep::FOR_PROXY,
                 first_list: source::api::FirstList::default(),
                 timing: source::api::Timing::default(),
-                observer: None,
+                observer,
             };
             source::api::validate(&options).await?;
             Ok(tokio::spawn(async move {

@@ -133,6 +133,12 @@ pub struct Flags {
     #[arg(long, value_name = "PORT", default_value_t = super::METRICS_PORT, hide = true)]
     pub metrics_port: u16,
 
+    /// End with an error where one of these two addresses can't be listened on, rather than try
+    /// again until it can
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub bind_address_hard_fail: bool,
+
     /// Conntrack entries for each CPU core; 0 leaves the kernel's setting
     #[arg(long, value_name = "N", default_value_t = 32_768)]
     pub conntrack_max_per_core: u32,
@@ -262,10 +268,6 @@ pub struct Unused {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, hide = true,
           default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     pub profiling: bool,
-    /// No effect
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, hide = true,
-          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
-    pub bind_address_hard_fail: bool,
     /// No effect
     #[arg(long, value_name = "VERSION", default_value = "", hide = true)]
     pub show_hidden_metrics_for_version: String,

@@ -29,7 +29,7 @@ const fn server(name: &'static str, package: &'static str, without: &'static str
 }
 
 /// What tests and demo need.
-pub(super) const FOR_TESTS: [Program; 13] = [
+pub(super) const FOR_TESTS: [Program; 14] = [
     program(
         "iptables",
         "iptables",
@@ -79,6 +79,11 @@ pub(super) const FOR_TESTS: [Program; 13] = [
         "musl-gcc",
         "musl-tools",
         "tests with musl's resolver as client",
+    ),
+    server(
+        "promtool",
+        "prometheus",
+        "the test that Prometheus takes what is served at /metrics",
     ),
 ];
 

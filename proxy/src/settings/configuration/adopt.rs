@@ -22,7 +22,7 @@ impl Configuration {
             bind_address: flags.bind_address.to_string(),
             healthz_bind_address: address(&flags.healthz_bind_address, flags.healthz_port),
             metrics_bind_address: address(&flags.metrics_bind_address, flags.metrics_port),
-            bind_address_hard_fail: unused.bind_address_hard_fail,
+            bind_address_hard_fail: flags.bind_address_hard_fail,
             enable_profiling: unused.profiling,
             show_hidden_metrics_for_version: unused.show_hidden_metrics_for_version.clone(),
             mode: flags.proxy_mode.clone(),
