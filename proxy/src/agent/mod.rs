@@ -7,6 +7,7 @@
 mod choice;
 mod cleanup;
 mod error;
+mod events;
 mod facts;
 mod host;
 mod housekeeping;
@@ -17,7 +18,10 @@ mod leftovers;
 mod node;
 mod observe;
 mod pending;
+mod privileges;
 mod reload;
+mod serve;
+mod source;
 mod start;
 mod sync;
 mod worker;
@@ -46,8 +50,10 @@ use crate::metrics::Metrics;
 use crate::plan::{Conflict, NodeContext, PlanId, PlanTable};
 use crate::relay::Relay;
 use crate::settings::{Settings, Source};
+use events::Teller;
 use facts::{Facts, node_port_addresses};
 use housekeeping::Exporter;
+use leftovers::Leftovers;
 use pending::{Pending, Taken};
 use worker::{Outcome, Worker};
 
@@ -56,7 +62,7 @@ pub use error::StartError;
 pub use init::init;
 pub(crate) use node::context as node_context;
 pub use reload::Reload;
-pub(crate) use start::start_source;
+pub(crate) use source::start_source;
 pub use start::{End, run};
 
 /// Updates taken in before anything else gets a turn.
@@ -106,8 +112,12 @@ struct Agent {
     announced_sync: bool,
     /// Families whose rules were compared with the kernel since the start.
     adopted: HashSet<IpFamily>,
-    /// What another mode may have left in the kernel is gone, or going.
-    leftovers_removed: bool,
+    /// Removes what another mode may have left in the kernel.
+    leftovers: Leftovers,
+    /// Tells at the Node and at Services what an operator should see.
+    teller: Teller,
+    /// Service ports of which was told that the kernel does not take them.
+    not_programmed_told: HashSet<PlanId>,
     housekeep_at: Instant,
     exporter: Exporter,
     /// Families with so many endpoints that single ones get no comments.
@@ -437,7 +447,9 @@ impl Agent {
             .map(|(name, check)| (name.clone(), check))
             .collect();
         let addresses = self.health_check_addresses();
-        self.checks.reconcile(&checks, addresses);
+        for failure in self.checks.reconcile(&checks, addresses) {
+            self.teller.health_check_failed(&failure.service, &failure);
+        }
         for relay in &mut self.relays {
             relay.reconcile(self.table.plans());
         }

@@ -15,6 +15,6 @@ mod service_checks;
 mod state;
 
 pub use bind::{BIND_RETRY_S, Bind, BindError};
-pub use service_checks::ServiceChecks;
+pub use service_checks::{ListenFailure, ServiceChecks};
 pub use state::{FamilyReport, Moment, Report, SharedState, State};
 pub use switchyard_operation::http::{CONNECTION_LIFETIME_S, HEADER_TIMEOUT_S, MAX_CONNECTIONS};

@@ -47,6 +47,16 @@ enum Server {
     Failed(String),
 }
 
+/// A port that can't be listened on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("health-check node port {address} can't be listened on: {error}")]
+pub struct ListenFailure {
+    /// Whose it is.
+    pub service: ObjectName,
+    address: SocketAddr,
+    error: String,
+}
+
 impl ServiceChecks {
     /// No ports yet. Those to come are listened on by tasks of the runtime.
     #[must_use]
@@ -62,13 +72,14 @@ impl ServiceChecks {
 
     /// Makes the open ports those of the Services in `wanted`, with their counts, at each of
     /// these addresses (`0.0.0.0` and `::`, or those of the node that accept node ports). A port
-    /// that can't be listened on is logged once, and tried again at each call. May be called
-    /// from any thread.
+    /// that can't be listened on is logged and returned once, and tried again at each call. May
+    /// be called from any thread.
     pub fn reconcile(
         &mut self,
         wanted: &BTreeMap<ObjectName, HealthCheck>,
         addresses: Vec<IpAddr>,
-    ) {
+    ) -> Vec<ListenFailure> {
+        let mut failures = Vec::new();
         self.addresses = addresses;
         // Close first: a port may pass from one Service to another.
         self.open.retain(|service, open| {
@@ -93,11 +104,12 @@ impl ServiceChecks {
                 open.local_endpoints
                     .store(check.local_endpoints, Ordering::Relaxed);
             }
-            self.start_missing(service);
+            self.start_missing(service, &mut failures);
         }
         self.metrics
             .health_check_not_listening
             .set((), self.not_listening().count());
+        failures
     }
 
     /// The Services and addresses that could not be listened on at the last call.
@@ -111,7 +123,7 @@ impl ServiceChecks {
     }
 
     /// Listens wherever it is to be and does not yet, and nowhere else.
-    fn start_missing(&mut self, service: &ObjectName) {
+    fn start_missing(&mut self, service: &ObjectName, failures: &mut Vec<ListenFailure>) {
         let Some(open) = self.open.get_mut(service) else {
             return;
         };
@@ -145,6 +157,11 @@ impl ServiceChecks {
                             "health-check node port can't be listened on; \
                              trying again at each sync"
                         );
+                        failures.push(ListenFailure {
+                            service: service.clone(),
+                            address,
+                            error: error.clone(),
+                        });
                     }
                     Server::Failed(error)
                 }

@@ -205,6 +205,8 @@ metrics! {
     /// Changes of the configuration file that could not be used, the configuration before them
     /// having stayed in force.
     config_reload_failures: Counter<()> = "switchyard_config_reload_failures_total", "changes";
+    /// Events that were not written: there were too many, or the API server did not take them.
+    events_lost: Counter<()> = "switchyard_events_lost_total", "events";
     /// Connections closed unanswered because a server of ours had as many as it may.
     http_refused: Counter<()> = "switchyard_http_refused_total", "connections";
     /// Elements an eBPF map holds (ebpf mode).

@@ -208,6 +208,12 @@ impl StandIn {
         version
     }
 
+    /// Every object of a resource.
+    #[must_use]
+    pub fn objects(&self, resource: &Resource) -> Vec<Value> {
+        lock(&self.shared.state).all(resource)
+    }
+
     /// Deletes an object; the version of its deletion, if there was one.
     pub fn delete(&self, resource: &Resource, namespace: &str, name: &str) -> Option<u64> {
         let key = Key::new(resource, namespace, name);

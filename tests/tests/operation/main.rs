@@ -1,0 +1,6 @@
+//! What an operator meets of a running proxy: events, health by the Node object, capabilities.
+
+mod eligibility;
+mod events;
+mod privileges;
+mod stage;
