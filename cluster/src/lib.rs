@@ -2,6 +2,7 @@
 //!
 //! - [`object`]: the objects, cut down to the fields we use.
 //! - [`decode`]: from the API's JSON to those.
+//! - [`review`]: whose a token is, and what they may read.
 //! - [`source`]: where they come from: the API server, or a directory of manifests.
 //! - [`events`]: what is told at objects, where an API server is.
 //! - [`journal`]: what an operator should hear of that.
@@ -17,6 +18,7 @@ pub mod events;
 pub mod interner;
 pub mod journal;
 pub mod object;
+pub mod review;
 pub mod source;
 pub mod store;
 pub mod update;

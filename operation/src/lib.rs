@@ -3,7 +3,9 @@
 //! - [`build`]: version and commit.
 //! - [`http`]: a server for small answers: health, readiness, metrics.
 //! - [`process`]: what the kernel says of our own process, for the `process_…` metrics.
+//! - [`tls`]: TLS for it, with a certificate that may be exchanged.
 
 pub mod build;
 pub mod http;
 pub mod process;
+pub mod tls;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchyard_cluster::object::{IpFamily, ObjectName};
+use switchyard_proxy::health::metrics_server::Guard;
 use switchyard_proxy::health::{
     Bind, MAX_CONNECTIONS, Moment, ServiceChecks, SharedState, State, metrics_server, proxy_health,
 };
@@ -116,7 +117,7 @@ fn about() -> metrics_server::About {
 
 async fn serve_metrics(address: SocketAddr, metrics: Arc<Metrics>) {
     let (at, slis) = (Bind::new("metrics server", address), Slis::new().unwrap());
-    metrics_server::serve(at, about(), slis, metrics).await;
+    metrics_server::serve(at, Guard::default(), about(), slis, metrics).await;
 }
 
 #[tokio::test]
@@ -416,7 +417,8 @@ impl Ours {
         };
         let at = Bind::new("metrics server", addresses["10249"]);
         let slis = Slis::new().unwrap();
-        tokio::spawn(metrics_server::serve(at, about, slis, Arc::clone(&metrics)));
+        let served = metrics_server::serve(at, Guard::default(), about, slis, Arc::clone(&metrics));
+        tokio::spawn(served);
         let mut checks = checks(state, metrics);
         let wanted = check(addresses["32012"].port(), 1);
         let wanted = BTreeMap::from([(service("load-balancer-local"), wanted)]);

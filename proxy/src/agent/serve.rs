@@ -3,15 +3,20 @@
 use std::io;
 use std::sync::Arc;
 
+use switchyard_cluster::review::Reviewer;
+use switchyard_operation::tls::Tls;
+
 use super::error::{StartError, system};
 use super::events::Teller;
+use super::source::api_options;
 use crate::backend::Mode;
-use crate::health::{Bind, BindError, SharedState, metrics_server, proxy_health};
+use crate::health::metrics_server::Guard;
+use crate::health::{Access, Bind, BindError, SharedState, metrics_server, proxy_health};
 use crate::metrics::{Metrics, Slis};
 use crate::settings::Settings;
 
 /// Serves what is asked for over HTTP.
-pub(super) fn serve(
+pub(super) async fn serve(
     settings: &Settings,
     mode: Mode,
     health: &SharedState,
@@ -40,7 +45,8 @@ pub(super) fn serve(
             proxy_mode: mode.as_str(),
             configz,
         };
-        let served = metrics_server::serve(at, about, Slis::new()?, Arc::clone(metrics));
+        let guard = guard(settings, metrics).await?;
+        let served = metrics_server::serve(at, guard, about, Slis::new()?, Arc::clone(metrics));
         tokio::spawn(served);
     }
     Ok(())
@@ -53,4 +59,23 @@ fn hard_fail(settings: &Settings, error: BindError) -> Result<(), BindError> {
     } else {
         Ok(())
     }
+}
+
+/// Who may read the metrics, as the settings say.
+async fn guard(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Guard, StartError> {
+    let wanted = &settings.metrics_guard;
+    let unusable = |error: &dyn std::fmt::Display| {
+        let text = format!("expected {error}");
+        system("the metrics server", io::Error::other(text))
+    };
+    let tls = wanted.tls.clone().map(Tls::open).transpose();
+    let reviewer = match api_options(settings, Some(metrics.request_observer())) {
+        Some(options) if wanted.delegated => Some(Reviewer::new(&options).await?),
+        _ => None,
+    };
+    let access = Access::new(wanted.token_file.as_deref(), reviewer);
+    Ok(Guard {
+        tls: tls.map_err(|error| unusable(&error))?,
+        access: access.map_err(|error| unusable(&error))?,
+    })
 }

@@ -91,7 +91,7 @@ async fn drive(
         reload.is_some(),
     )?;
     let mut source = start_source(&parts.facts.settings, updates_in, observer).await?;
-    let mut agent = Agent::new(parts, &addresses, metrics, teller)?;
+    let mut agent = Agent::new(parts, &addresses, metrics, teller).await?;
     devices = devices.filter(|_| agent.mode == Mode::Ebpf);
     let mut terminated = signals(SignalKind::terminate())?;
     let mut interrupted = signals(SignalKind::interrupt())?;
@@ -215,7 +215,7 @@ impl Parts {
 }
 
 impl Agent {
-    fn new(
+    async fn new(
         parts: Parts,
         addresses: &AddressWatch,
         metrics: Arc<Metrics>,
@@ -239,7 +239,7 @@ impl Agent {
         } = facts;
         let health = SharedState::new(State::new(settings.sync_period, &families));
         health.lock().set_node_eligible(true);
-        serve(&settings, mode, &health, &metrics, &teller)?;
+        serve(&settings, mode, &health, &metrics, &teller).await?;
         let runtime = Handle::current();
         let checks = ServiceChecks::new(runtime.clone(), health.clone(), Arc::clone(&metrics));
         // Rules alone can't do it all; programs can.

@@ -8,12 +8,14 @@
 //! - [`ServiceChecks`]: the health-check node ports of Services with
 //!   `externalTrafficPolicy: Local`.
 
+mod access;
 mod bind;
 pub mod metrics_server;
 pub mod proxy_health;
 mod service_checks;
 mod state;
 
+pub use access::{Access, TokensError};
 pub use bind::{BIND_RETRY_S, Bind, BindError};
 pub use service_checks::{ListenFailure, ServiceChecks};
 pub use state::{FamilyReport, Moment, Report, SharedState, State};

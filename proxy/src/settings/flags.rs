@@ -139,6 +139,21 @@ pub struct Flags {
           default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     pub bind_address_hard_fail: bool,
 
+    /// PEM file with the certificate of the metrics server, which then speaks TLS
+    #[arg(long, value_name = "FILE")]
+    pub metrics_tls_cert_file: Option<PathBuf>,
+    /// PEM file with its key
+    #[arg(long, value_name = "FILE")]
+    pub metrics_tls_key_file: Option<PathBuf>,
+    /// File with bearer tokens, one a line, that let in to the metrics server's pages
+    #[arg(long, value_name = "FILE")]
+    pub metrics_token_file: Option<PathBuf>,
+    /// Let in to the metrics server's pages whom the API server lets in (TokenReview and
+    /// SubjectAccessReview)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub metrics_delegated_authorization: bool,
+
     /// Conntrack entries for each CPU core; 0 leaves the kernel's setting
     #[arg(long, value_name = "N", default_value_t = 32_768)]
     pub conntrack_max_per_core: u32,

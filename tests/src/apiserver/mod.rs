@@ -10,6 +10,7 @@ mod answer;
 mod connection;
 mod page;
 mod resource;
+mod review;
 mod selector;
 mod state;
 mod stream;
@@ -133,6 +134,8 @@ struct Mood {
     /// All history is forgotten once the next page of a list with more to come is out.
     expire_next_page: bool,
     tokens: Vec<String>,
+    /// Whose tokens are reviewed well.
+    holders: Vec<review::Holder>,
     /// New connections are closed at once.
     closed: bool,
 }
@@ -296,6 +299,15 @@ impl StandIn {
     /// Lets in these tokens from now on.
     pub fn accept_tokens(&self, tokens: &[&str]) {
         lock(&self.shared.mood).tokens = tokens.iter().map(|&token| token.to_owned()).collect();
+    }
+
+    /// Says of this token, when it is reviewed, that it is this user's, who may get these paths.
+    pub fn know_holder(&self, token: &str, user: &str, paths: &[&str]) {
+        lock(&self.shared.mood).holders.push(review::Holder {
+            token: token.to_owned(),
+            user: user.to_owned(),
+            paths: paths.iter().map(|&path| path.to_owned()).collect(),
+        });
     }
 
     /// Every request so far, oldest first.

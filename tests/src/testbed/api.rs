@@ -81,12 +81,25 @@ impl Api {
     /// # Errors
     /// It had failed.
     pub fn stop(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
         self.stop = None;
         match self.thread.take() {
             Some(thread) => thread
                 .join()
                 .map_err(|_| anyhow!("the API server's thread panicked"))?,
             None => Ok(()),
+        }
+    }
+}
+
+/// The thread lives in the place, which can't go before it.
+impl Drop for Api {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("testbed: the API server: {error:#}");
         }
     }
 }

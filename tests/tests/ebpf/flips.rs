@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use switchyard_tests::cases::{ServiceSpec, expand_service, node_objects};
 use switchyard_tests::testbed::{
-    Family, Outcome, Place, Probe, Protocol, Proxy, Testbed, wait_for,
+    Api, Family, Outcome, Place, Probe, Protocol, Proxy, Testbed, wait_for,
 };
 
 use super::clients::{ask_tcp, ask_udp, is_destroyed, spawn_in};

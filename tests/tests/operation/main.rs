@@ -2,5 +2,6 @@
 
 mod eligibility;
 mod events;
+mod metrics_access;
 mod privileges;
 mod stage;

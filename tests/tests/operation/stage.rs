@@ -15,8 +15,9 @@ const VIP: &str = "10.96.7.7:80";
 const ENDPOINT: &str = "10.244.1.31";
 
 pub(super) struct Stage {
-    pub(super) bed: Testbed,
+    /// Goes before the testbed that it lives in.
     pub(super) api: Api,
+    pub(super) bed: Testbed,
 }
 
 impl Stage {
@@ -26,7 +27,7 @@ impl Stage {
         bed.serve_endpoint(Protocol::Tcp, endpoint)?;
         let api = Api::start(&bed, Place::Node1)?;
         api.set(objects()?)?;
-        Ok(Self { bed, api })
+        Ok(Self { api, bed })
     }
 
     /// Of a proxy that follows the API server.

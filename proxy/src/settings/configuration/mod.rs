@@ -16,7 +16,7 @@ mod write;
 pub use read::{MAX_FILE_BYTES, Read, Trouble, read};
 pub use sections::{
     ClientConnection, ConntrackSection, DetectLocalSection, EbpfSection, Iptables, IpvsSection,
-    LogOptions, LogStream, Logging, ModuleLevel, Nftables, Switchyard, Winkernel,
+    LogOptions, LogStream, Logging, MetricsSection, ModuleLevel, Nftables, Switchyard, Winkernel,
 };
 pub use span::Span;
 pub use write::yaml;
