@@ -15,7 +15,12 @@ use super::configuration::{ModuleLevel, Span};
 ///
 /// Flags have the names and meanings they have there.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "switchyard-proxy", version, disable_help_subcommand = true)]
+#[command(
+    name = "switchyard-proxy",
+    version = crate::version::TEXT.as_str(),
+    disable_help_subcommand = true,
+    after_help = "Commands, each with a --help of its own: explain, opt-out, completions, man"
+)]
 pub struct Flags {
     /// Read the cluster from YAML and JSON files in this directory and follow their changes;
     /// no API server
@@ -180,7 +185,7 @@ pub struct Flags {
     /// Log format: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub logging_format: String,
-    /// Log verbosity: 0 to 1 information, 2 to 5 debug, above that trace
+    /// Log verbosity: 0 and 1 what changes, from 2 on also why
     #[arg(short = 'v', long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub verbosity: u8,
     /// How readily the kernel kills this process for memory: -1000 (never) to 1000

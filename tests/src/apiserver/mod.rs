@@ -48,6 +48,10 @@ pub struct Settings {
     pub tokens: Vec<String>,
     /// Let holders of our client certificate in, and nobody else but token holders.
     pub client_certificates: bool,
+    /// The server's certificate has expired.
+    pub expired: bool,
+    /// Our client certificate has.
+    pub client_expired: bool,
     /// Offer HTTP/1.1 only.
     pub only_http1: bool,
     /// A watch gets a bookmark this often.
@@ -61,6 +65,8 @@ impl Default for Settings {
             tls: true,
             tokens: Vec::new(),
             client_certificates: false,
+            expired: false,
+            client_expired: false,
             only_http1: false,
             bookmark_every: Duration::from_secs(60),
         }
@@ -152,7 +158,7 @@ impl StandIn {
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
         let address = listener.local_addr()?;
-        let identities = Identities::new(address.ip())?;
+        let identities = Identities::new(address.ip(), &settings)?;
         let tls = if settings.tls {
             Some(identities.acceptor(&settings)?)
         } else {

@@ -49,7 +49,7 @@ pub(super) async fn answer(
         }
     } else {
         let attributes = &spec["nonResourceAttributes"];
-        let may = |holder: &super::review::Holder| {
+        let may = |holder: &Holder| {
             let reads = |path: &String| attributes["path"] == **path;
             spec["user"] == *holder.user && holder.paths.iter().any(reads)
         };
