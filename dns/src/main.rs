@@ -1,13 +1,16 @@
 //! `switchyard-dns`: see `docs/dns.md`.
 
+use std::ffi::OsString;
 use std::num::NonZero;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::CommandFactory as _;
 use switchyard_dns::agent::{self, End};
 use switchyard_dns::flags::Flags;
 use switchyard_dns::logging;
 use switchyard_dns::plugin::registry::{self, Support};
+use switchyard_operation::manual;
 
 /// Exit status for bad flags and configuration, and for an end by force.
 const BAD_USAGE: u8 = 2;
@@ -15,7 +18,22 @@ const BAD_USAGE: u8 = 2;
 const WORKERS_MAX: usize = 4;
 
 fn main() -> ExitCode {
-    let flags = match Flags::from_arguments(std::env::args_os()) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let command = arguments.get(1).and_then(|first| first.to_str());
+    if !command.is_some_and(manual::is_command) {
+        return run(arguments);
+    }
+    match manual::run(Flags::command(), arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("switchyard-dns: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Vec<OsString>) -> ExitCode {
+    let flags = match Flags::from_arguments(arguments) {
         Ok(flags) => flags,
         Err(error) => error.exit(),
     };

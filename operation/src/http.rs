@@ -1,21 +1,25 @@
-//! A server for small answers: no request body is read, every answer is ready at once.
+//! A server for small answers: no request body is read.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::tls::Tls;
 
 /// Seconds a client has to send the head of a request, the first and each further one.
 pub const HEADER_TIMEOUT_S: u64 = 10;
@@ -86,6 +90,29 @@ impl Reply {
     }
 }
 
+/// What somebody asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Path without query.
+    pub path: String,
+    /// The bearer token that came with it.
+    pub bearer: Option<String>,
+}
+
+impl Asked {
+    fn of(request: &Request<Incoming>) -> Self {
+        let header = request.headers().get(AUTHORIZATION);
+        let bearer = header.and_then(|value| {
+            let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
+        });
+        Self {
+            path: request.uri().path().to_owned(),
+            bearer: bearer.map(str::to_owned),
+        }
+    }
+}
+
 /// Answers every request on a listener by its path, until dropped. Dropping closes the
 /// listener and every connection. `refused` is told of each connection over
 /// [`MAX_CONNECTIONS`].
@@ -93,6 +120,19 @@ pub async fn serve<R, F>(listener: TcpListener, refused: R, answer: F)
 where
     R: Fn() + Send,
     F: Fn(&str) -> Reply + Send + Sync + 'static,
+{
+    serve_guarded(listener, None, refused, move |asked| {
+        ready(answer(&asked.path))
+    })
+    .await;
+}
+
+/// As [`serve`], over TLS if there is a certificate, and with answers that may take a while.
+pub async fn serve_guarded<R, F, A>(listener: TcpListener, tls: Option<Tls>, refused: R, answer: F)
+where
+    R: Fn() + Send,
+    F: Fn(Asked) -> A + Send + Sync + 'static,
+    A: Future<Output = Reply> + Send + 'static,
 {
     let answer = Arc::new(answer);
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -111,31 +151,47 @@ where
             refused();
             continue;
         };
-        let answer = Arc::clone(&answer);
+        let (answer, acceptor) = (Arc::clone(&answer), tls.as_ref().map(Tls::acceptor));
         connections.spawn(async move {
-            serve_connection(stream, answer).await;
+            let lifetime = Duration::from_secs(CONNECTION_LIFETIME_S);
+            // A client that cuts the connection or talks nonsense is its own affair.
+            let _ = tokio::time::timeout(lifetime, converse(stream, acceptor, answer)).await;
             drop(slot);
         });
     }
 }
 
-async fn serve_connection<F>(stream: TcpStream, answer: Arc<F>)
+async fn converse<F, A>(stream: TcpStream, acceptor: Option<TlsAcceptor>, answer: Arc<F>)
 where
-    F: Fn(&str) -> Reply + Send + Sync + 'static,
+    F: Fn(Asked) -> A + Send + Sync + 'static,
+    A: Future<Output = Reply> + Send + 'static,
+{
+    let Some(acceptor) = acceptor else {
+        return serve_connection(stream, answer).await;
+    };
+    let limit = Duration::from_secs(HEADER_TIMEOUT_S);
+    match tokio::time::timeout(limit, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => serve_connection(stream, answer).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+async fn serve_connection<S, F, A>(stream: S, answer: Arc<F>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Fn(Asked) -> A + Send + Sync + 'static,
+    A: Future<Output = Reply> + Send + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
-        let reply = answer(request.uri().path());
-        async move { Ok::<_, Infallible>(reply.into_response()) }
+        let reply = answer(Asked::of(&request));
+        async move { Ok::<_, Infallible>(reply.await.into_response()) }
     });
-    let mut connection = pin!(
-        http1::Builder::new()
-            // Spelt as the reference spells them, for readers that compare bytes.
-            .title_case_headers(true)
-            .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_secs(HEADER_TIMEOUT_S))
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    let lifetime = Duration::from_secs(CONNECTION_LIFETIME_S);
-    // A client that cuts the connection or talks nonsense is its own affair.
-    let _ = tokio::time::timeout(lifetime, connection.as_mut()).await;
+    let connection = http1::Builder::new()
+        // Spelt as the reference spells them, for readers that compare bytes.
+        .title_case_headers(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(HEADER_TIMEOUT_S))
+        .serve_connection(TokioIo::new(stream), service);
+    let _ = connection.await;
 }

@@ -89,7 +89,7 @@ fn local_addresses() -> Result<Vec<IpAddr>, ExplainError> {
 
 async fn plans(settings: &Settings) -> Result<(PlanTable, NodeContext), ExplainError> {
     let (sender, mut updates) = mpsc::channel(source::UPDATES_CAPACITY);
-    let source = start_source(settings, sender).await?;
+    let source = start_source(settings, sender, None).await?;
     let mut store = Store::new(&Kind::FOR_PROXY);
     let listing = async {
         while !store.synced() {

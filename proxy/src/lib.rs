@@ -16,3 +16,4 @@ pub mod rtnetlink;
 pub mod settings;
 pub mod sockets;
 pub mod sysctl;
+pub mod version;

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use switchyard_operation::build::VERSION;
+use switchyard_operation::manual;
 use switchyard_proxy::agent::{self, End, Reload, StartError};
 use switchyard_proxy::explain;
 use switchyard_proxy::opt_out::{self, OptOut};
@@ -21,9 +23,9 @@ const PROGRAMS_TELL: u32 = 5;
 /// Threads for blocking work: one writes rules, one may be reading a big manifest.
 const BLOCKING_THREADS: usize = 4;
 
-/// `switchyard-proxy explain`.
+/// Say which endpoints packets may reach, by the plan alone.
 #[derive(Debug, Parser)]
-#[command(name = "switchyard-proxy explain", version)]
+#[command(name = "switchyard-proxy explain", version = switchyard_proxy::version::TEXT.as_str())]
 struct Explain {
     #[command(flatten)]
     flags: Flags,
@@ -62,6 +64,10 @@ fn main() -> ExitCode {
             opt_out::run(&OptOut::parse_from(arguments))
                 .map_or_else(|error| failed(&error, false), |()| ExitCode::SUCCESS)
         }
+        Some(name) if manual::is_command(name) => {
+            let written = manual::run(program(), arguments);
+            written.map_or_else(|error| failed(&error, false), |()| ExitCode::SUCCESS)
+        }
         command => {
             // `run` is what the program does anyway.
             if command == Some("run") {
@@ -73,6 +79,14 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// The whole command line, as the manual and completions have it.
+fn program() -> clap::Command {
+    let named = |command: clap::Command, name: &'static str| command.name(name).version(VERSION);
+    Flags::command()
+        .subcommand(named(Explain::command(), "explain"))
+        .subcommand(named(OptOut::command(), "opt-out"))
 }
 
 impl Explain {

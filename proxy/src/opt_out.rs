@@ -12,7 +12,7 @@ use crate::settings::BPF_ROOT;
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "switchyard-proxy opt-out",
-    version,
+    version = crate::version::TEXT.as_str(),
     disable_help_subcommand = true
 )]
 pub struct OptOut {

@@ -17,7 +17,7 @@ use switchyard_cluster::source::api::{Access, FirstList, Options, Timing, run, v
 use switchyard_cluster::source::{DnsNeeds, Selection, SourceError, UPDATES_CAPACITY};
 use switchyard_cluster::store::Store;
 use switchyard_cluster::update::Update;
-use switchyard_tests::apiserver::{RESOURCES, Resource, Seen, Settings, StandIn};
+use switchyard_tests::apiserver::{Identities, RESOURCES, Resource, Seen, Settings, StandIn};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
@@ -852,7 +852,65 @@ async fn a_server_of_another_authority_is_not_trusted() {
         })
         .await;
     let reason = following.trouble(Kind::Service).unwrap();
-    assert!(reason.contains("certificate"), "{reason}");
+    assert!(reason.contains("of another authority"), "{reason}");
+}
+
+/// What is said of Services when they can't be followed with these settings.
+async fn trouble_with(settings: Settings, user: impl Fn(&StandIn) -> Value) -> String {
+    let server = StandIn::start(settings).await.unwrap();
+    let kubeconfig = Kubeconfig::new(&server, &user(&server));
+    let mut following = Following::start(options(&kubeconfig, FirstList::Streamed));
+    following
+        .until("trouble", |following| {
+            following.trouble(Kind::Service).is_some()
+        })
+        .await;
+    following.trouble(Kind::Service).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn each_way_of_not_being_let_in_has_a_sentence_of_its_own() {
+    let nobody = |_: &StandIn| json!({});
+    let expired = Settings {
+        expired: true,
+        ..Settings::default()
+    };
+    let said = trouble_with(expired, nobody).await;
+    assert!(
+        said.contains("the API server's certificate has expired"),
+        "{said}"
+    );
+
+    let client_expired = Settings {
+        client_certificates: true,
+        client_expired: true,
+        ..Settings::default()
+    };
+    let ours = |server: &StandIn| server.identities().client_certificate_user();
+    let said = trouble_with(client_expired, ours).await;
+    assert!(
+        said.contains("refuses our client certificate: it has expired"),
+        "{said}"
+    );
+
+    let other = Identities::new([127, 0, 0, 1].into(), &Settings::default()).unwrap();
+    let of_other = move |_: &StandIn| other.client_certificate_user();
+    let of_another_authority = Settings {
+        client_certificates: true,
+        ..Settings::default()
+    };
+    let said = trouble_with(of_another_authority, of_other).await;
+    assert!(said.contains("refuses our client certificate"), "{said}");
+
+    let tokens = Settings {
+        tokens: vec!["right".to_owned()],
+        ..Settings::default()
+    };
+    let said = trouble_with(tokens, |_| json!({"token": "wrong"})).await;
+    assert!(
+        said.contains("does not know us: the token or client certificate is wrong"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -130,12 +130,10 @@ fn banner(served: &[String]) -> String {
 /// What `-version` prints: two lines.
 #[must_use]
 pub fn version() -> String {
-    let revision = option_env!("SWITCHYARD_REVISION").map(|revision| format!(", {revision}"));
+    use switchyard_operation::build::{COMMIT, PROFILE, VERSION};
     format!(
-        "switchyard-dns-{}\n{}/{}{}\n",
-        env!("CARGO_PKG_VERSION"),
+        "switchyard-dns-{VERSION}\n{}/{}, {PROFILE} build, commit {COMMIT}\n",
         std::env::consts::OS,
         std::env::consts::ARCH,
-        revision.unwrap_or_default(),
     )
 }

@@ -2,6 +2,7 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
+use switchyard_operation::build;
 
 use super::sample::Family;
 
@@ -58,8 +59,7 @@ impl Collector for EnabledCollector {
             let labels = [&*plugin.server, &*plugin.zone, "", plugin.name];
             PLUGIN_ENABLED.gauge(&labels, 1.0)
         });
-        let revision = option_env!("SWITCHYARD_REVISION").unwrap_or_default();
-        let version = [env!("CARGO_PKG_VERSION"), revision, ""];
+        let version = [build::VERSION, build::COMMIT, ""];
         vec![
             PLUGIN_ENABLED.with(series.collect()),
             BUILD_INFO.with(vec![BUILD_INFO.gauge(&version, 1.0)]),

@@ -32,6 +32,13 @@ impl Choice {
             Self::Ebpf(_) => Mode::Ebpf,
         }
     }
+
+    /// Has the kernel load what the tools would load later, with more rights than they will have.
+    pub(super) fn load_modules(&self) {
+        if let Self::Iptables(tools) | Self::Ipvs(tools, _) = self {
+            tools.iter().for_each(Tool::load_modules);
+        }
+    }
 }
 
 /// Finds out what the machine has of what the operator wants.

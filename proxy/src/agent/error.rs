@@ -6,6 +6,7 @@ use crate::backend::ebpf::EbpfError;
 use crate::backend::ipvs::IpvsModeError;
 use crate::backend::nftables::NftablesModeError;
 use crate::backend::xtables::ToolError;
+use crate::health::BindError;
 use crate::metrics::MetricsError;
 
 /// Why the agent could not start, or had to end.
@@ -63,6 +64,9 @@ pub enum StartError {
     /// A metric is registered twice: a mistake in the program.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// A server's address can't be had, and `bindAddressHardFail` says that this is the end.
+    #[error("{0}: ending, since bindAddressHardFail is set")]
+    Bind(#[from] BindError),
     /// The system refused something basic.
     #[error("{what}: {source}")]
     System {

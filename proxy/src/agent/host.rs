@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use switchyard_cluster::object::IpFamily;
 
 use super::error::{StartError, system};
@@ -34,13 +34,16 @@ pub(super) fn check_privileges() -> Result<(), StartError> {
 }
 
 /// The relay for node ports on localhost takes a descriptor for each port; the soft limit is
-/// often 1,024 for no better reason than `select()`.
-pub(super) fn raise_descriptor_limit() {
+/// often 1,024 for no better reason than `select()`. Before Linux 5.11 maps of eBPF count as locked
+/// memory.
+pub(super) fn raise_limits() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files can't be raised");
     }
+    // Later kernels do without; earlier ones say so when a map can't be made.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 }
 
 /// The tools of every family the node has. One family without is a warning.
@@ -101,7 +104,11 @@ pub(super) fn set_oom_score(adjustment: i64) {
     }
 }
 
+/// Sets the kernel's parameters for a mode. Rules alone can't do it all; programs can.
 pub(super) fn set_up_kernel(settings: &Settings, mode: Mode) {
+    if mode == Mode::Ebpf {
+        return;
+    }
     let proc_sys = Path::new(sysctl::PROC_SYS);
     let wanted = &settings.conntrack;
     let conntrack = sysctl::ConntrackSettings {

@@ -2,7 +2,6 @@
 
 use super::error::StartError;
 use super::{choice, host};
-use crate::backend::Mode;
 use crate::settings::Settings;
 
 /// Does what takes more rights than all that comes later: the kernel's parameters.
@@ -11,10 +10,10 @@ use crate::settings::Settings;
 /// Without the rights; when the mode can't work here.
 pub fn init(settings: &Settings) -> Result<(), StartError> {
     host::check_privileges()?;
-    let mode = choice::choose(settings)?.mode();
-    if mode != Mode::Ebpf {
-        host::set_up_kernel(settings, mode);
-    }
+    let choice = choice::choose(settings)?;
+    let mode = choice.mode();
+    choice.load_modules();
+    host::set_up_kernel(settings, mode);
     tracing::info!(mode = mode.as_str(), "the kernel's parameters are set");
     Ok(())
 }

@@ -140,6 +140,8 @@ impl Agent {
             .iter()
             .flat_map(|outcome| outcome.refused.iter().map(|(id, _)| id.clone()))
             .collect();
+        let refused = &self.refused;
+        self.not_programmed_told.retain(|id| refused.contains(id));
         for outcome in outcomes {
             for family in outcome.families.iter().copied() {
                 self.count_refused(outcome, family);
@@ -158,7 +160,7 @@ impl Agent {
         }
     }
 
-    fn count_refused(&self, outcome: &Outcome, family: IpFamily) {
+    fn count_refused(&mut self, outcome: &Outcome, family: IpFamily) {
         let refused = || outcome.refused.iter().filter(|(id, _)| id.family == family);
         self.metrics
             .services_not_programmed
@@ -172,6 +174,13 @@ impl Agent {
                 error = %refusal.message,
                 "Service port can't be programmed; all others are"
             );
+            if self.not_programmed_told.insert(id.clone()) {
+                let what = format!(
+                    "port {id} ({}, {family}) can't be programmed: {}",
+                    id.protocol, refusal.message
+                );
+                self.teller.not_programmed(&id.service, &what);
+            }
         }
     }
 

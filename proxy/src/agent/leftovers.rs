@@ -1,11 +1,12 @@
 //! What a mode that is not in force left in the kernel: removed once the new one is complete.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use switchyard_cluster::object::IpFamily;
-use tokio::task::spawn_blocking;
-use tokio::time::sleep;
 
 use crate::backend::xtables::{Kept, Tool, ToolError};
 use crate::backend::{
@@ -17,25 +18,71 @@ const TRIES_MAX: u32 = 5;
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Removes, in the background and off the path that writes, everything of modes that are
-/// not in force. Must be called within the runtime.
-pub(super) fn remove(in_force: Mode, bpf_root: PathBuf) {
-    tokio::spawn(async move {
-        for attempt in 1..=TRIES_MAX {
-            let bpf_root = bpf_root.clone();
-            let removal = spawn_blocking(move || remove_others(in_force, &bpf_root)).await;
-            let error = match removal {
-                Ok(Ok(removed)) => return say(in_force, &removed),
-                Ok(Err(error)) => error.to_string(),
-                Err(error) => error.to_string(),
-            };
-            tracing::warn!(
-                in_force = in_force.as_str(), %error, attempt, of = TRIES_MAX,
-                "what another proxy mode left in the kernel could not all be removed"
-            );
-            sleep(PAUSE).await;
+/// Somebody who may do everything that the agent gave up, and waits for the one time that it is
+/// needed.
+#[derive(Debug)]
+pub(super) struct Leftovers {
+    /// `None` from when it is dropped on.
+    orders: Option<Sender<Mode>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Leftovers {
+    /// Starts the thread, which has the rights that the caller has now.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn start(bpf_root: PathBuf) -> io::Result<Self> {
+        let (orders, received) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name("leftovers".to_owned())
+            .spawn(move || {
+                // An error says that the agent ends.
+                if let Ok(in_force) = received.recv() {
+                    remove(in_force, &bpf_root, &received);
+                }
+            })?;
+        Ok(Self {
+            orders: Some(orders),
+            thread: Some(thread),
+        })
+    }
+
+    /// Removes, off the path that writes, everything of modes that are not in force. Only the
+    /// first call counts.
+    pub(super) fn remove(&self, in_force: Mode) {
+        if let Some(orders) = &self.orders {
+            // Nobody waits for a second order.
+            let _ = orders.send(in_force);
         }
-    });
+    }
+}
+
+impl Drop for Leftovers {
+    /// Waits for a removal that is under way, and for no further try.
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic in there ended the process.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn remove(in_force: Mode, bpf_root: &Path, orders: &Receiver<Mode>) {
+    for attempt in 1..=TRIES_MAX {
+        let error = match remove_others(in_force, bpf_root) {
+            Ok(removed) => return say(in_force, &removed),
+            Err(error) => error,
+        };
+        tracing::warn!(
+            in_force = in_force.as_str(), %error, attempt, of = TRIES_MAX,
+            "what another proxy mode left in the kernel could not all be removed"
+        );
+        if orders.recv_timeout(PAUSE) == Err(RecvTimeoutError::Disconnected) {
+            return;
+        }
+    }
 }
 
 fn say(in_force: Mode, removed: &[Mode]) {

@@ -7,6 +7,7 @@
 mod choice;
 mod cleanup;
 mod error;
+mod events;
 mod facts;
 mod host;
 mod housekeeping;
@@ -17,12 +18,16 @@ mod leftovers;
 mod node;
 mod observe;
 mod pending;
+mod privileges;
 mod reload;
+mod serve;
+mod source;
 mod start;
 mod sync;
 mod worker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,8 +50,10 @@ use crate::metrics::Metrics;
 use crate::plan::{Conflict, NodeContext, PlanId, PlanTable};
 use crate::relay::Relay;
 use crate::settings::{Settings, Source};
+use events::Teller;
 use facts::{Facts, node_port_addresses};
 use housekeeping::Exporter;
+use leftovers::Leftovers;
 use pending::{Pending, Taken};
 use worker::{Outcome, Worker};
 
@@ -55,7 +62,7 @@ pub use error::StartError;
 pub use init::init;
 pub(crate) use node::context as node_context;
 pub use reload::Reload;
-pub(crate) use start::start_source;
+pub(crate) use source::start_source;
 pub use start::{End, run};
 
 /// Updates taken in before anything else gets a turn.
@@ -105,8 +112,12 @@ struct Agent {
     announced_sync: bool,
     /// Families whose rules were compared with the kernel since the start.
     adopted: HashSet<IpFamily>,
-    /// What another mode may have left in the kernel is gone, or going.
-    leftovers_removed: bool,
+    /// Removes what another mode may have left in the kernel.
+    leftovers: Leftovers,
+    /// Tells at the Node and at Services what an operator should see.
+    teller: Teller,
+    /// Service ports of which was told that the kernel does not take them.
+    not_programmed_told: HashSet<PlanId>,
     housekeep_at: Instant,
     exporter: Exporter,
     /// Families with so many endpoints that single ones get no comments.
@@ -410,6 +421,24 @@ impl Agent {
         }
     }
 
+    /// Where health-check node ports are listened on: where node ports are accepted.
+    fn health_check_addresses(&self) -> Vec<IpAddr> {
+        let of_family = |family: &IpFamily| {
+            let accepted = node_port_addresses(&self.node, *family, &self.local_addresses);
+            accepted.unwrap_or_else(|| {
+                vec![match family {
+                    IpFamily::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                    IpFamily::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                }]
+            })
+        };
+        // One of a link is none without its link.
+        let is_bindable =
+            |address: &IpAddr| !matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        let all = self.families.iter().flat_map(of_family);
+        all.filter(is_bindable).collect()
+    }
+
     /// Follows the plans where no backend does it: health checks and the localhost relay.
     fn follow_up(&mut self) {
         let checks: BTreeMap<_, _> = self
@@ -417,7 +446,10 @@ impl Agent {
             .health_checks()
             .map(|(name, check)| (name.clone(), check))
             .collect();
-        self.checks.reconcile(&checks);
+        let addresses = self.health_check_addresses();
+        for failure in self.checks.reconcile(&checks, addresses) {
+            self.teller.health_check_failed(&failure.service, &failure);
+        }
         for relay in &mut self.relays {
             relay.reconcile(self.table.plans());
         }

@@ -125,9 +125,11 @@ impl Agent {
     /// A new configuration can't be used: what was in force stays.
     pub(super) fn refuse_configuration(&self, errors: &[SettingError]) {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let errors = errors.join("; ");
         self.metrics.config_reload_failures.inc(());
+        self.teller.configuration_refused(&errors);
         tracing::warn!(
-            errors = %errors.join("; "),
+            %errors,
             "the new configuration can't be used: the one before it stays in force"
         );
     }

@@ -6,12 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use switchyard_cluster::decode::Keep;
 use switchyard_cluster::journal::Journal;
 use switchyard_cluster::object::{IpFamily, Kind};
-use switchyard_cluster::source::{self, SourceError};
+use switchyard_cluster::source;
 use switchyard_cluster::store::Store;
-use switchyard_cluster::update::Update;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -20,22 +18,26 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::choice::{self, Choice};
 use super::error::{StartError, system};
+use super::events::{self, Teller};
 use super::facts::Facts;
 use super::housekeeping::Exporter;
+use super::leftovers::Leftovers;
 use super::pending::Pending;
 use super::reload::{Reload, unusable_or_changed};
+use super::serve::serve;
+use super::source::{api_options, check_source, ended_source, start_source};
 use super::worker::Worker;
-use super::{Agent, Done, finished, host, node};
+use super::{Agent, Done, finished, host, node, privileges};
 use crate::addresses::AddressWatch;
-use crate::backend::Mode;
+use crate::backend::{Backend, Mode};
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::devices::{DeviceWatch, Devices};
-use crate::health::{ServiceChecks, SharedState, State, metrics_server, proxy_health};
+use crate::health::{ServiceChecks, SharedState, State};
 use crate::metrics::Metrics;
 use crate::plan::{NodeContext, PlanTable};
 use crate::relay::{Limits, Relay};
 use crate::rtnetlink::RtnetlinkError;
-use crate::settings::{Settings, Source};
+use crate::settings::Settings;
 
 /// How long a stop waits for a sync that is under way.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -55,17 +57,41 @@ pub enum End {
 ///
 /// # Errors
 /// When it can't start, or can't go on.
-pub async fn run(settings: Settings, mut reload: Option<Reload>) -> Result<End, StartError> {
+pub async fn run(settings: Settings, reload: Option<Reload>) -> Result<End, StartError> {
     host::check_privileges()?;
-    host::raise_descriptor_limit();
+    host::raise_limits();
     host::set_oom_score(settings.oom_score_adj);
+    let metrics = Arc::new(Metrics::new()?);
+    let api = api_options(&settings, Some(metrics.request_observer()));
+    let (teller, writing) = Teller::start(&settings.node_name, api.as_ref(), &metrics).await?;
+    let end = drive(settings, reload, metrics, teller).await;
+    events::finish(writing, end.is_err()).await;
+    end
+}
+
+/// Starts everything, and keeps it going.
+async fn drive(
+    settings: Settings,
+    mut reload: Option<Reload>,
+    metrics: Arc<Metrics>,
+    teller: Teller,
+) -> Result<End, StartError> {
     let (updates_in, mut updates) = mpsc::channel(source::UPDATES_CAPACITY);
+    let observer = Some(metrics.request_observer());
+    check_source(&settings).await?;
     let choice = choice::choose(&settings)?;
-    let mut source = start_source(&settings, updates_in).await?;
     let mut addresses = AddressWatch::open()
         .map_err(|error| system("listing the node's addresses", io::Error::other(error)))?;
     let mut devices = follow_devices(&choice)?;
-    let mut agent = Agent::new(settings, choice, &addresses, devices.as_ref())?;
+    let parts = Parts::new(
+        settings,
+        choice,
+        &addresses,
+        devices.as_ref(),
+        reload.is_some(),
+    )?;
+    let mut source = start_source(&parts.facts.settings, updates_in, observer).await?;
+    let mut agent = Agent::new(parts, &addresses, metrics, teller).await?;
     devices = devices.filter(|_| agent.mode == Mode::Ebpf);
     let mut terminated = signals(SignalKind::terminate())?;
     let mut interrupted = signals(SignalKind::interrupt())?;
@@ -143,14 +169,23 @@ async fn devices_changed(watch: Option<&mut DeviceWatch>) -> Result<Arc<Devices>
     }
 }
 
-impl Agent {
+/// What programs the kernel, got ready while the process may still do everything.
+struct Parts {
+    backend: Backend,
+    facts: Facts,
+    leftovers: Leftovers,
+}
+
+impl Parts {
     fn new(
         settings: Settings,
         choice: Choice,
         addresses: &AddressWatch,
         devices: Option<&DeviceWatch>,
+        may_restart: bool,
     ) -> Result<Self, StartError> {
-        let metrics = Arc::new(Metrics::new()?);
+        let leftovers = Leftovers::start(settings.ebpf.bpf_root.clone())
+            .map_err(|source| system("starting the thread that removes leftovers", source))?;
         let mut facts = Facts {
             node: node::context(&settings, None),
             settings: Arc::new(settings),
@@ -161,7 +196,36 @@ impl Agent {
             schedulers: Arc::default(),
             service_cidrs: Vec::new(),
         };
+        let chosen = choice.mode();
+        choice.load_modules();
+        host::set_up_kernel(&facts.settings, chosen);
+        privileges::keep(privileges::at_first(&facts.settings, chosen), may_restart);
         let backend = choice::open(choice, &mut facts)?;
+        let mode = backend.mode();
+        if mode != chosen {
+            host::set_up_kernel(&facts.settings, mode);
+            privileges::keep(privileges::needed(mode), may_restart);
+        }
+        Ok(Self {
+            backend,
+            facts,
+            leftovers,
+        })
+    }
+}
+
+impl Agent {
+    async fn new(
+        parts: Parts,
+        addresses: &AddressWatch,
+        metrics: Arc<Metrics>,
+        teller: Teller,
+    ) -> Result<Self, StartError> {
+        let Parts {
+            backend,
+            facts,
+            leftovers,
+        } = parts;
         let mode = backend.mode();
         let Facts {
             settings,
@@ -175,28 +239,17 @@ impl Agent {
         } = facts;
         let health = SharedState::new(State::new(settings.sync_period, &families));
         health.lock().set_node_eligible(true);
-        serve(&settings, mode, &health, &metrics)?;
+        serve(&settings, mode, &health, &metrics, &teller).await?;
         let runtime = Handle::current();
-        let listen_at: Vec<IpAddr> = families
-            .iter()
-            .map(|family| match family {
-                IpFamily::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                IpFamily::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-            })
-            .collect();
-        let checks = ServiceChecks::new(
-            runtime.clone(),
-            listen_at,
-            health.clone(),
-            Arc::clone(&metrics),
-        );
+        let checks = ServiceChecks::new(runtime.clone(), health.clone(), Arc::clone(&metrics));
         // Rules alone can't do it all; programs can.
         let (mut relays, mut conntrack) = (Vec::new(), None);
         if mode != Mode::Ebpf {
-            host::set_up_kernel(&settings, mode);
             relays = start_relays(&settings, mode, &families, &runtime, &metrics);
             conntrack = Some(start_cleaner(&settings, &node, addresses, &metrics)?);
         }
+        teller.starting(mode);
+        teller.chosen(&settings, mode);
         Ok(Self {
             mode,
             node,
@@ -222,7 +275,9 @@ impl Agent {
             started_unix_ns: unix_ns(),
             announced_sync: false,
             adopted: HashSet::new(),
-            leftovers_removed: false,
+            leftovers,
+            teller,
+            not_programmed_told: HashSet::new(),
             housekeep_at: Instant::now(),
             exporter: Exporter::default(),
             large,
@@ -299,82 +354,6 @@ fn start_cleaner(
         metrics.conntrack_deleted.add(pass.family, pass.deleted);
     })
     .map_err(|source| system("starting the thread that cleans conntrack", source))
-}
-
-/// Serves what is asked for over HTTP.
-fn serve(
-    settings: &Settings,
-    mode: Mode,
-    health: &SharedState,
-    metrics: &Arc<Metrics>,
-) -> Result<(), StartError> {
-    if let Some(address) = settings.healthz_address {
-        tokio::spawn(proxy_health::serve(
-            address,
-            health.clone(),
-            Arc::clone(metrics),
-        ));
-    }
-    if let Some(address) = settings.metrics_address {
-        let configz = settings.configuration.configz();
-        let configz = configz
-            .map_err(|error| system("writing the configuration", io::Error::other(error)))?;
-        let about = metrics_server::About {
-            proxy_mode: mode.as_str(),
-            configz,
-        };
-        tokio::spawn(metrics_server::serve(address, about, Arc::clone(metrics)));
-    }
-    Ok(())
-}
-
-pub(crate) type SourceTask = JoinHandle<SourceError>;
-
-/// Starts what tells of the cluster's objects, after checking that it can.
-pub(crate) async fn start_source(
-    settings: &Settings,
-    sender: mpsc::Sender<Update>,
-) -> Result<SourceTask, StartError> {
-    match &settings.source {
-        Source::Manifests(folder) => {
-            let options = source::manifests::Options {
-                folder: folder.clone(),
-                selections: Kind::FOR_PROXY.map(source::Selection::all).to_vec(),
-                keep: Keep::FOR_PROXY,
-            };
-            source::manifests::validate(&options)?;
-            Ok(tokio::spawn(async move {
-                let Err(error) = source::manifests::run(options, sender).await;
-                error
-            }))
-        }
-        Source::Api { kubeconfig, master } => {
-            let options = source::api::Options {
-                access: source::api::Access {
-                    kubeconfig: kubeconfig.clone(),
-                    master: master.clone(),
-                    ..source::api::Access::default()
-                },
-                selections: source::Selection::for_proxy(&settings.node_name),
-                keep: Keep::FOR_PROXY,
-                first_list: source::api::FirstList::default(),
-                timing: source::api::Timing::default(),
-                observer: None,
-            };
-            source::api::validate(&options).await?;
-            Ok(tokio::spawn(async move {
-                let Err(error) = source::api::run(options, sender).await;
-                error
-            }))
-        }
-    }
-}
-
-fn ended_source(ended: Result<SourceError, tokio::task::JoinError>) -> StartError {
-    match ended {
-        Ok(error) => error.into(),
-        Err(error) => StartError::Worker(error.to_string()),
-    }
 }
 
 fn signals(kind: SignalKind) -> Result<tokio::signal::unix::Signal, StartError> {

@@ -8,7 +8,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::pending::Taken;
 use super::worker::{Outcome, Worker};
-use super::{AUDIT_PERIOD, Agent, Done, REST_MAX, RETRY_PAUSE, journal, leftovers};
+use super::{AUDIT_PERIOD, Agent, Done, REST_MAX, RETRY_PAUSE, journal};
 use crate::health::Moment;
 use crate::metrics::Direction;
 use crate::plan::{PlanChange, ServicePlan};
@@ -214,10 +214,9 @@ impl Agent {
     }
 
     /// Once all that is wanted is in the kernel, what another mode left there goes.
-    fn remove_leftovers(&mut self) {
-        if !self.leftovers_removed && self.is_complete() {
-            self.leftovers_removed = true;
-            leftovers::remove(self.mode, self.settings.ebpf.bpf_root.clone());
+    fn remove_leftovers(&self) {
+        if self.is_complete() {
+            self.leftovers.remove(self.mode);
         }
     }
 

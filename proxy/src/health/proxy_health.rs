@@ -1,19 +1,18 @@
 //! The proxy's own health, at port 10256 by default: `/healthz` for load balancers,
 //! `/livez` for the kubelet.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::StatusCode;
 
-use super::bind::listen_with_retry;
+use super::bind::Bind;
 use super::state::{Moment, Report, SharedState};
 use crate::metrics::{HealthCode, Metrics};
 use switchyard_operation::http::{self, JSON, Reply};
 
 /// Serves until dropped; waits for the address if somebody else has it.
-pub async fn serve(address: SocketAddr, state: SharedState, metrics: Arc<Metrics>) {
-    let (listener, _closer) = listen_with_retry("health server", address).await;
+pub async fn serve(at: Bind, state: SharedState, metrics: Arc<Metrics>) {
+    let (listener, _closer) = at.listen().await;
     let counted = Arc::clone(&metrics);
     http::serve(
         listener,

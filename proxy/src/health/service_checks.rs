@@ -34,8 +34,7 @@ pub struct ServiceChecks {
 struct Open {
     node_port: u16,
     local_endpoints: Arc<AtomicUsize>,
-    /// One for each address, in their order.
-    servers: Vec<Server>,
+    servers: BTreeMap<IpAddr, Server>,
 }
 
 #[derive(Debug)]
@@ -48,29 +47,40 @@ enum Server {
     Failed(String),
 }
 
+/// A port that can't be listened on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("health-check node port {address} can't be listened on: {error}")]
+pub struct ListenFailure {
+    /// Whose it is.
+    pub service: ObjectName,
+    address: SocketAddr,
+    error: String,
+}
+
 impl ServiceChecks {
-    /// No ports yet. Those to come are listened on at each of these addresses (`0.0.0.0` and
-    /// `::`, or the node's) by tasks of the runtime.
+    /// No ports yet. Those to come are listened on by tasks of the runtime.
     #[must_use]
-    pub fn new(
-        runtime: Handle,
-        addresses: Vec<IpAddr>,
-        state: SharedState,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub const fn new(runtime: Handle, state: SharedState, metrics: Arc<Metrics>) -> Self {
         Self {
             runtime,
-            addresses,
+            addresses: Vec::new(),
             state,
             metrics,
             open: BTreeMap::new(),
         }
     }
 
-    /// Makes the open ports those of the Services in `wanted`, with their counts. A port
-    /// that can't be listened on is logged once, and tried again at each call. May be called
-    /// from any thread.
-    pub fn reconcile(&mut self, wanted: &BTreeMap<ObjectName, HealthCheck>) {
+    /// Makes the open ports those of the Services in `wanted`, with their counts, at each of
+    /// these addresses (`0.0.0.0` and `::`, or those of the node that accept node ports). A port
+    /// that can't be listened on is logged and returned once, and tried again at each call. May
+    /// be called from any thread.
+    pub fn reconcile(
+        &mut self,
+        wanted: &BTreeMap<ObjectName, HealthCheck>,
+        addresses: Vec<IpAddr>,
+    ) -> Vec<ListenFailure> {
+        let mut failures = Vec::new();
+        self.addresses = addresses;
         // Close first: a port may pass from one Service to another.
         self.open.retain(|service, open| {
             let keep = wanted
@@ -86,7 +96,7 @@ impl ServiceChecks {
                 let open = Open {
                     node_port: check.node_port,
                     local_endpoints: Arc::default(),
-                    servers: Vec::new(),
+                    servers: BTreeMap::new(),
                 };
                 self.open.insert(service.clone(), open);
             }
@@ -94,35 +104,38 @@ impl ServiceChecks {
                 open.local_endpoints
                     .store(check.local_endpoints, Ordering::Relaxed);
             }
-            self.start_missing(service);
+            self.start_missing(service, &mut failures);
         }
         self.metrics
             .health_check_not_listening
             .set((), self.not_listening().count());
+        failures
     }
 
     /// The Services and addresses that could not be listened on at the last call.
     pub fn not_listening(&self) -> impl Iterator<Item = (&ObjectName, SocketAddr)> {
         self.open.iter().flat_map(|(service, open)| {
-            self.addresses
+            open.servers
                 .iter()
-                .zip(&open.servers)
                 .filter(|(_, server)| matches!(server, Server::Failed(_)))
                 .map(move |(address, _)| (service, SocketAddr::new(*address, open.node_port)))
         })
     }
 
-    fn start_missing(&mut self, service: &ObjectName) {
+    /// Listens wherever it is to be and does not yet, and nowhere else.
+    fn start_missing(&mut self, service: &ObjectName, failures: &mut Vec<ListenFailure>) {
         let Some(open) = self.open.get_mut(service) else {
             return;
         };
-        for (i, address) in self.addresses.iter().enumerate() {
-            let said = match open.servers.get(i) {
+        open.servers
+            .retain(|address, _| self.addresses.contains(address));
+        for ip in &self.addresses {
+            let said = match open.servers.get(ip) {
                 Some(Server::Running { .. }) => continue,
                 Some(Server::Failed(error)) => Some(error),
                 None => None,
             };
-            let address = SocketAddr::new(*address, open.node_port);
+            let address = SocketAddr::new(*ip, open.node_port);
             let _runtime = self.runtime.enter();
             let server = match listen(address) {
                 Ok((listener, closer)) => {
@@ -144,24 +157,24 @@ impl ServiceChecks {
                             "health-check node port can't be listened on; \
                              trying again at each sync"
                         );
+                        failures.push(ListenFailure {
+                            service: service.clone(),
+                            address,
+                            error: error.clone(),
+                        });
                     }
                     Server::Failed(error)
                 }
             };
-            match open.servers.get_mut(i) {
-                Some(slot) => *slot = server,
-                None => open.servers.push(server),
-            }
+            open.servers.insert(*ip, server);
         }
     }
 }
 
-impl Drop for Open {
+impl Drop for Server {
     fn drop(&mut self) {
-        for server in &self.servers {
-            if let Server::Running { task, .. } = server {
-                task.abort();
-            }
+        if let Self::Running { task, .. } = self {
+            task.abort();
         }
     }
 }

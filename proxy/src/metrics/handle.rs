@@ -8,6 +8,9 @@ use prometheus::{
     Opts, Registry,
 };
 
+use switchyard_cluster::source::api::RequestDone;
+use switchyard_operation::build;
+
 use super::definition::{Definition, MetricType};
 use super::label::Label;
 use crate::plan::PlanId;
@@ -272,5 +275,74 @@ impl<L: Label> Handle for Durations<L> {
         let vec = HistogramVec::new(opts, L::NAMES)?;
         registry.register(Box::new(vec.clone()))?;
         Ok(Self(vec, PhantomData))
+    }
+}
+
+/// Requests to the API server.
+#[derive(Clone, Debug)]
+pub struct ApiRequests(IntCounterVec);
+
+/// The reference's word for a request that got no answer.
+const NO_ANSWER: &str = "<error>";
+
+impl ApiRequests {
+    /// One more.
+    pub fn inc(&self, request: &RequestDone<'_>) {
+        let code = request.code.map(|code| code.to_string());
+        let code = code.as_deref().unwrap_or(NO_ANSWER);
+        let values = [code, request.host, request.method];
+        self.0.with_label_values(&values).inc();
+    }
+}
+
+impl Handle for ApiRequests {
+    const TYPE: MetricType = MetricType::Counter;
+    const LABELS: &'static [&'static str] = &["code", "host", "method"];
+
+    fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
+        let vec = IntCounterVec::new(opts(definition), Self::LABELS)?;
+        registry.register(Box::new(vec.clone()))?;
+        Ok(Self(vec))
+    }
+}
+
+/// How long requests to the API server took.
+#[derive(Clone, Debug)]
+pub struct ApiDurations(HistogramVec);
+
+impl ApiDurations {
+    /// One took this long.
+    pub fn observe(&self, request: &RequestDone<'_>) {
+        let series = self.0.with_label_values(&[request.host, request.method]);
+        series.observe(request.took.as_secs_f64());
+    }
+}
+
+impl Handle for ApiDurations {
+    const TYPE: MetricType = MetricType::Histogram;
+    const LABELS: &'static [&'static str] = &["host", "verb"];
+
+    fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
+        let opts = HistogramOpts::from(opts(definition)).buckets(definition.buckets.clone());
+        let vec = HistogramVec::new(opts, Self::LABELS)?;
+        registry.register(Box::new(vec.clone()))?;
+        Ok(Self(vec))
+    }
+}
+
+/// What was built.
+#[derive(Clone, Debug)]
+pub struct BuildInfo;
+
+impl Handle for BuildInfo {
+    const TYPE: MetricType = MetricType::Gauge;
+    const LABELS: &'static [&'static str] = &["version", "commit"];
+
+    fn register(registry: &Registry, definition: &Definition) -> Result<Self, prometheus::Error> {
+        let vec = IntGaugeVec::new(opts(definition), Self::LABELS)?;
+        vec.with_label_values(&[build::VERSION, build::COMMIT])
+            .set(1);
+        registry.register(Box::new(vec))?;
+        Ok(Self)
     }
 }

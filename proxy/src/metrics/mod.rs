@@ -9,15 +9,21 @@ mod accounting;
 mod definition;
 mod handle;
 mod label;
+mod slis;
 
 pub use definition::{Definition, MetricType, markdown};
 pub use handle::{
-    Amount, Bytes, Counter, CpuTime, Durations, ForeignTotal, ServicePortTotal, Timestamp,
+    Amount, ApiDurations, ApiRequests, BuildInfo, Bytes, Counter, CpuTime, Durations, ForeignTotal,
+    ServicePortTotal, Timestamp,
 };
 pub use label::{Direction, HealthCode, Label, Table};
+pub use slis::Slis;
+
+use std::sync::Arc;
 
 use prometheus::{Registry, TextEncoder};
 use switchyard_cluster::object::{IpFamily, Kind, Protocol};
+use switchyard_cluster::source::api::{RequestDone, RequestObserver};
 
 use crate::backend::ebpf::{DropReason, MapName};
 use crate::backend::iptables::nfacct_names;
@@ -48,6 +54,13 @@ fn programming_buckets() -> Vec<f64> {
         .into_iter()
         .chain(seconds.map(f64::from))
         .collect()
+}
+
+/// 5 ms to a minute, as the reference measures requests to the API server.
+fn request_buckets() -> Vec<f64> {
+    vec![
+        0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0,
+    ]
 }
 
 macro_rules! metrics {
@@ -162,6 +175,13 @@ metrics! {
     /// Stale UDP flows deleted from conntrack.
     conntrack_deleted: Counter<IpFamily> =
         "kubeproxy_conntrack_reconciler_deleted_entries_total", "flows";
+    /// Requests to the API server, by the answer's status; `<error>`: there was none.
+    api_requests: ApiRequests = "rest_client_requests_total", "requests";
+    /// Time from a request to the API server to the head of its answer.
+    api_request_duration: ApiDurations =
+        "rest_client_request_duration_seconds", "seconds", request_buckets();
+    /// 1, with what is running as labels.
+    build_info: BuildInfo = "switchyard_build_info", "1";
     /// Rules and chains, or map elements and programs, that were not as we left them and were
     /// put right. In ebpf mode one repair is of all families, and counts for each.
     reconcile_repairs: Counter<IpFamily> = "switchyard_reconcile_repairs_total", "repairs";
@@ -185,6 +205,8 @@ metrics! {
     /// Changes of the configuration file that could not be used, the configuration before them
     /// having stayed in force.
     config_reload_failures: Counter<()> = "switchyard_config_reload_failures_total", "changes";
+    /// Events that were not written: there were too many, or the API server did not take them.
+    events_lost: Counter<()> = "switchyard_events_lost_total", "events";
     /// Connections closed unanswered because a server of ours had as many as it may.
     http_refused: Counter<()> = "switchyard_http_refused_total", "connections";
     /// Elements an eBPF map holds (ebpf mode).
@@ -225,6 +247,16 @@ metrics! {
 }
 
 impl Metrics {
+    /// Counts requests to the API server in these metrics.
+    #[must_use]
+    pub fn request_observer(self: &Arc<Self>) -> RequestObserver {
+        let metrics = Arc::clone(self);
+        RequestObserver::new(move |request: &RequestDone<'_>| {
+            metrics.api_requests.inc(request);
+            metrics.api_request_duration.observe(request);
+        })
+    }
+
     /// Every metric, in order.
     #[must_use]
     pub fn definitions(&self) -> &[Definition] {

@@ -1,3 +1,4 @@
+mod metrics_guard;
 mod without_effect;
 
 use std::borrow::Cow;

@@ -15,7 +15,12 @@ use super::configuration::{ModuleLevel, Span};
 ///
 /// Flags have the names and meanings they have there.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "switchyard-proxy", version, disable_help_subcommand = true)]
+#[command(
+    name = "switchyard-proxy",
+    version = crate::version::TEXT.as_str(),
+    disable_help_subcommand = true,
+    after_help = "Commands, each with a --help of its own: explain, opt-out, completions, man"
+)]
 pub struct Flags {
     /// Read the cluster from YAML and JSON files in this directory and follow their changes;
     /// no API server
@@ -133,6 +138,27 @@ pub struct Flags {
     #[arg(long, value_name = "PORT", default_value_t = super::METRICS_PORT, hide = true)]
     pub metrics_port: u16,
 
+    /// End with an error where one of these two addresses can't be listened on, rather than try
+    /// again until it can
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub bind_address_hard_fail: bool,
+
+    /// PEM file with the certificate of the metrics server, which then speaks TLS
+    #[arg(long, value_name = "FILE")]
+    pub metrics_tls_cert_file: Option<PathBuf>,
+    /// PEM file with its key
+    #[arg(long, value_name = "FILE")]
+    pub metrics_tls_key_file: Option<PathBuf>,
+    /// File with bearer tokens, one a line, that let in to the metrics server's pages
+    #[arg(long, value_name = "FILE")]
+    pub metrics_token_file: Option<PathBuf>,
+    /// Let in to the metrics server's pages whom the API server lets in (TokenReview and
+    /// SubjectAccessReview)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub metrics_delegated_authorization: bool,
+
     /// Conntrack entries for each CPU core; 0 leaves the kernel's setting
     #[arg(long, value_name = "N", default_value_t = 32_768)]
     pub conntrack_max_per_core: u32,
@@ -159,7 +185,7 @@ pub struct Flags {
     /// Log format: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub logging_format: String,
-    /// Log verbosity: 0 to 1 information, 2 to 5 debug, above that trace
+    /// Log verbosity: 0 and 1 what changes, from 2 on also why
     #[arg(short = 'v', long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub verbosity: u8,
     /// How readily the kernel kills this process for memory: -1000 (never) to 1000
@@ -262,10 +288,6 @@ pub struct Unused {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, hide = true,
           default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     pub profiling: bool,
-    /// No effect
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, hide = true,
-          default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
-    pub bind_address_hard_fail: bool,
     /// No effect
     #[arg(long, value_name = "VERSION", default_value = "", hide = true)]
     pub show_hidden_metrics_for_version: String,

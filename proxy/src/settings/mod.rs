@@ -67,6 +67,8 @@ pub struct Settings {
     pub healthz_address: Option<SocketAddr>,
     /// Where `/metrics` answers.
     pub metrics_address: Option<SocketAddr>,
+    /// Who may read them, and over what.
+    pub metrics_guard: MetricsGuard,
     /// Conntrack's limits and time-outs.
     pub conntrack: Conntrack,
     /// How readily the kernel kills this process for memory: -1000 (never) to 1000.
@@ -146,6 +148,17 @@ pub struct EbpfSettings {
     pub host_namespace_only: bool,
     /// Who forwards translated packets.
     pub forwarding: Forwarding,
+}
+
+/// Who may read the metrics, and over what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetricsGuard {
+    /// The server's certificate and key; without them it speaks no TLS.
+    pub tls: Option<switchyard_operation::tls::Files>,
+    /// A file with tokens that let in.
+    pub token_file: Option<PathBuf>,
+    /// The API server says who else may.
+    pub delegated: bool,
 }
 
 /// Where the cluster is read from.
@@ -270,6 +283,7 @@ impl Settings {
             min_sync_period,
             healthz_address: check.listen("healthzBindAddress", healthz, HEALTHZ_PORT),
             metrics_address: check.listen("metricsBindAddress", metrics, METRICS_PORT),
+            metrics_guard: check.metrics_guard(said),
             conntrack: check.conntrack(said),
             oom_score_adj: check.oom_score_adj(said.oom_score_adj),
             logging: check.logging(said),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Fields of the file, and the flags that say the same.
-const FLAGS: [(&str, &str); 59] = [
+const FLAGS: [(&str, &str); 63] = [
     ("featureGates", "--feature-gates"),
     ("clientConnection.kubeconfig", "--kubeconfig"),
     ("clientConnection.contentType", "--kube-api-content-type"),
@@ -87,6 +87,13 @@ const FLAGS: [(&str, &str); 59] = [
         "--ebpf-host-namespace-only",
     ),
     ("switchyard.ebpf.forwarding", "--ebpf-forwarding"),
+    ("switchyard.metrics.tlsCertFile", "--metrics-tls-cert-file"),
+    ("switchyard.metrics.tlsKeyFile", "--metrics-tls-key-file"),
+    ("switchyard.metrics.tokenFile", "--metrics-token-file"),
+    (
+        "switchyard.metrics.delegatedAuthorization",
+        "--metrics-delegated-authorization",
+    ),
     // No flags, and so never wrong there.
     ("portRange", "portRange"),
     ("winkernel", "winkernel"),

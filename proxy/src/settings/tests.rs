@@ -317,6 +317,7 @@ fn every_flag_of_the_reference_is_known() {
     );
     assert_eq!(settings.metrics_address, None);
     assert_eq!(settings.oom_score_adj, -5);
+    assert!(settings.configuration.bind_address_hard_fail);
     let expected = [
         "--feature-gates",
         "--kube-api-content-type",
@@ -325,7 +326,6 @@ fn every_flag_of_the_reference_is_known() {
         "--log-flush-frequency",
         "--vmodule",
         "--log-text-… and --log-json-…",
-        "--bind-address-hard-fail",
         "--profiling",
         "--show-hidden-metrics-for-version",
         "--config-sync-period",

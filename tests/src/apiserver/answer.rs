@@ -17,10 +17,10 @@ use super::resource::{RESOURCES, Resource};
 use super::selector::Selectors;
 use super::state::{Key, TooOld};
 use super::stream::{Watching, stream};
-use super::{Seen, Shared, lock};
+use super::{Seen, Shared, lock, review};
 
 /// A bigger object is refused.
-const MAX_BODY_BYTES: usize = 16 << 20;
+pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -106,6 +106,9 @@ async fn decide(
             "the server could not find the requested resource",
         )
     };
+    if request.method() == Method::POST && review::is_review(&seen.path) {
+        return review::answer(shared, &seen.path, request).await;
+    }
     let target = target(&seen.path).ok_or_else(missing)?;
     refuse(shared, target.resource)?;
     match (request.method(), &target.name) {
@@ -398,7 +401,7 @@ fn query(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn json_body(code: StatusCode, value: &Value) -> Response<Body> {
+pub(super) fn json_body(code: StatusCode, value: &Value) -> Response<Body> {
     let mut text = value.to_string();
     text.push('\n');
     let body = Full::new(Bytes::from(text)).boxed_unsync();

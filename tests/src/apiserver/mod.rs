@@ -10,6 +10,7 @@ mod answer;
 mod connection;
 mod page;
 mod resource;
+mod review;
 mod selector;
 mod state;
 mod stream;
@@ -47,6 +48,10 @@ pub struct Settings {
     pub tokens: Vec<String>,
     /// Let holders of our client certificate in, and nobody else but token holders.
     pub client_certificates: bool,
+    /// The server's certificate has expired.
+    pub expired: bool,
+    /// Our client certificate has.
+    pub client_expired: bool,
     /// Offer HTTP/1.1 only.
     pub only_http1: bool,
     /// A watch gets a bookmark this often.
@@ -60,6 +65,8 @@ impl Default for Settings {
             tls: true,
             tokens: Vec::new(),
             client_certificates: false,
+            expired: false,
+            client_expired: false,
             only_http1: false,
             bookmark_every: Duration::from_secs(60),
         }
@@ -133,6 +140,8 @@ struct Mood {
     /// All history is forgotten once the next page of a list with more to come is out.
     expire_next_page: bool,
     tokens: Vec<String>,
+    /// Whose tokens are reviewed well.
+    holders: Vec<review::Holder>,
     /// New connections are closed at once.
     closed: bool,
 }
@@ -149,7 +158,7 @@ impl StandIn {
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
         let address = listener.local_addr()?;
-        let identities = Identities::new(address.ip())?;
+        let identities = Identities::new(address.ip(), &settings)?;
         let tls = if settings.tls {
             Some(identities.acceptor(&settings)?)
         } else {
@@ -206,6 +215,12 @@ impl StandIn {
         let version = lock(&self.shared.state).set(resource, object);
         self.shared.newest.send_replace(version);
         version
+    }
+
+    /// Every object of a resource.
+    #[must_use]
+    pub fn objects(&self, resource: &Resource) -> Vec<Value> {
+        lock(&self.shared.state).all(resource)
     }
 
     /// Deletes an object; the version of its deletion, if there was one.
@@ -290,6 +305,15 @@ impl StandIn {
     /// Lets in these tokens from now on.
     pub fn accept_tokens(&self, tokens: &[&str]) {
         lock(&self.shared.mood).tokens = tokens.iter().map(|&token| token.to_owned()).collect();
+    }
+
+    /// Says of this token, when it is reviewed, that it is this user's, who may get these paths.
+    pub fn know_holder(&self, token: &str, user: &str, paths: &[&str]) {
+        lock(&self.shared.mood).holders.push(review::Holder {
+            token: token.to_owned(),
+            user: user.to_owned(),
+            paths: paths.iter().map(|&path| path.to_owned()).collect(),
+        });
     }
 
     /// Every request so far, oldest first.

@@ -87,6 +87,11 @@ impl State {
         self.objects.get(key)
     }
 
+    pub(super) fn all(&self, resource: &Resource) -> Vec<Value> {
+        let of_it = self.objects.iter().filter(|(key, _)| key.is_of(resource));
+        of_it.map(|(_, object)| Value::clone(object)).collect()
+    }
+
     /// Puts an object. What the server sets itself is set where the object does not bring
     /// it: uid and creationTimestamp stay what they were.
     pub(super) fn set(&mut self, resource: &Resource, mut object: Value) -> u64 {

@@ -29,11 +29,15 @@ pub struct Identities {
 }
 
 impl Identities {
-    /// Makes them for a server at this address.
+    /// Makes them for a server at this address; what the settings say has expired, has.
     ///
     /// # Errors
     /// If the system gives no randomness.
-    pub fn new(server: IpAddr) -> anyhow::Result<Self> {
+    pub fn new(server: IpAddr, settings: &Settings) -> anyhow::Result<Self> {
+        let expire = |params: &mut CertificateParams| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        };
         let ca_key = KeyPair::generate()?;
         let mut ca = CertificateParams::new(Vec::new())?;
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,6 +50,9 @@ impl Identities {
         let names = vec!["localhost".to_owned(), "kubernetes.default.svc".to_owned()];
         let mut params = CertificateParams::new(names)?;
         params.subject_alt_names.push(SanType::IpAddress(server));
+        if settings.expired {
+            expire(&mut params);
+        }
         let server_certificate = params.signed_by(&server_key, &issuer)?;
 
         let client_key = KeyPair::generate()?;
@@ -53,6 +60,9 @@ impl Identities {
         params
             .distinguished_name
             .push(DnType::CommonName, "system:kube-proxy");
+        if settings.client_expired {
+            expire(&mut params);
+        }
         let client_certificate = params.signed_by(&client_key, &issuer)?;
         Ok(Self {
             ca_pem: ca_certificate.pem(),

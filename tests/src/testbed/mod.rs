@@ -20,6 +20,7 @@
 //! removed when the [`Testbed`] is dropped, on panic too; what a killed process
 //! left behind is swept away when the next testbed is built.
 
+mod api;
 mod bpf;
 mod cgroup;
 mod echo;
@@ -46,6 +47,7 @@ use self::cgroup::NodeCgroup;
 use self::echo::Engine;
 use self::namespace::Namespace;
 
+pub use self::api::Api;
 pub use self::bpf::EbpfRoots;
 pub use self::namespace::Resident;
 pub use self::place::{Family, Place, Protocol, endpoint_place, to_ipv6, to_ipv6_prefix};

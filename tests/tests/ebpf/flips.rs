@@ -12,10 +12,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use switchyard_tests::cases::{ServiceSpec, expand_service, node_objects};
 use switchyard_tests::testbed::{
-    Family, Outcome, Place, Probe, Protocol, Proxy, Testbed, wait_for,
+    Api, Family, Outcome, Place, Probe, Protocol, Proxy, Testbed, wait_for,
 };
 
-use super::api::Api;
 use super::clients::{ask_tcp, ask_udp, is_destroyed, spawn_in};
 use super::stage::{ANSWER_TIMEOUT, POLL, SOON, Stage, VIP, cluster_ip_service, marker};
 
@@ -169,7 +168,7 @@ fn readers_see_only_whole_sets_while_endpoints_flip() -> Result<()> {
     stage.bed.in_place(Place::Pod12, || {
         std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1")
     })??;
-    let api = Api::start(&stage.bed)?;
+    let api = Api::start(&stage.bed, Place::Node1)?;
     api.set(node_objects())?;
     api.set(expand_service("main", &service(1)?, &[Family::IPv4])?)?;
     api.set(marker(0)?)?;

@@ -1,7 +1,6 @@
 //! What only the eBPF backend does: Services at the socket, flips of whole endpoint sets, maps that
 //! empty themselves, programs and maps that outlive the proxy.
 
-mod api;
 mod churn;
 mod cleanup;
 mod clients;

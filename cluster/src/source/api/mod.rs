@@ -163,6 +163,13 @@ pub async fn validate(options: &Options) -> Result<(), SourceError> {
     Ok(())
 }
 
+/// A client that writes, with time limits, a new connection when needed, and observed, like all
+/// requests of these options. It connects when it is first used.
+pub(crate) async fn client(options: &Options) -> Result<kube::Client, SourceError> {
+    let (client, _) = Server::open(options).await?.client();
+    Ok(client)
+}
+
 /// Sends what the API server says, and then every change, until the receiver is gone.
 ///
 /// # Errors

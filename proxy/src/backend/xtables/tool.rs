@@ -184,6 +184,16 @@ impl Tool {
         })
     }
 
+    /// Has the tool load the kernel modules of tables where it does that itself, which takes
+    /// CAP_SYS_MODULE. Changes nothing else.
+    pub fn load_modules(&self) {
+        if self.variant == Variant::Legacy
+            && let Err(error) = self.restore("*nat\nCOMMIT\n*filter\nCOMMIT\n*mangle\nCOMMIT\n")
+        {
+            tracing::debug!(%error, "the modules of iptables can't be loaded");
+        }
+    }
+
     /// Whether a rule can be had at all: puts it into a chain of its own that nothing jumps
     /// to, and removes that.
     pub(in crate::backend) fn probe(&self, rule: &str) -> Result<(), ToolError> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     ClientConnection, Configuration, ConntrackSection, DetectLocalSection, EbpfSection, Iptables,
-    IpvsSection, LogOptions, LogStream, Logging, Nftables, Switchyard,
+    IpvsSection, LogOptions, LogStream, Logging, MetricsSection, Nftables, Switchyard,
 };
 use crate::settings::{BPF_ROOT, Flags};
 
@@ -22,7 +22,7 @@ impl Configuration {
             bind_address: flags.bind_address.to_string(),
             healthz_bind_address: address(&flags.healthz_bind_address, flags.healthz_port),
             metrics_bind_address: address(&flags.metrics_bind_address, flags.metrics_port),
-            bind_address_hard_fail: unused.bind_address_hard_fail,
+            bind_address_hard_fail: flags.bind_address_hard_fail,
             enable_profiling: unused.profiling,
             show_hidden_metrics_for_version: unused.show_hidden_metrics_for_version.clone(),
             mode: flags.proxy_mode.clone(),
@@ -155,6 +155,12 @@ fn switchyard(flags: &Flags) -> Switchyard {
             bpf_root: Some(flags.bpf_root.clone()).filter(|path| *path != *BPF_ROOT),
             host_namespace_only: flags.ebpf_host_namespace_only,
             forwarding: said(&flags.ebpf_forwarding, "stack"),
+        },
+        metrics: MetricsSection {
+            tls_cert_file: flags.metrics_tls_cert_file.clone(),
+            tls_key_file: flags.metrics_tls_key_file.clone(),
+            token_file: flags.metrics_token_file.clone(),
+            delegated_authorization: flags.metrics_delegated_authorization,
         },
     }
 }

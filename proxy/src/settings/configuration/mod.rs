@@ -16,7 +16,7 @@ mod write;
 pub use read::{MAX_FILE_BYTES, Read, Trouble, read};
 pub use sections::{
     ClientConnection, ConntrackSection, DetectLocalSection, EbpfSection, Iptables, IpvsSection,
-    LogOptions, LogStream, Logging, ModuleLevel, Nftables, Switchyard, Winkernel,
+    LogOptions, LogStream, Logging, MetricsSection, ModuleLevel, Nftables, Switchyard, Winkernel,
 };
 pub use span::Span;
 pub use write::yaml;
@@ -62,7 +62,7 @@ pub struct Configuration {
     /// Where `/metrics` and the like answer; empty, by flags only: nowhere.
     #[serde(default)]
     pub metrics_bind_address: String,
-    /// End where an address can't be listened on. No effect.
+    /// End where an address can't be listened on, rather than try again.
     pub bind_address_hard_fail: bool,
     /// Serve the Go runtime's profiles. No effect.
     pub enable_profiling: bool,
@@ -173,7 +173,6 @@ impl Configuration {
                 "logging.options",
                 self.logging.options != default.logging.options,
             ),
-            ("bindAddressHardFail", self.bind_address_hard_fail),
             ("enableProfiling", self.enable_profiling),
             (
                 "showHiddenMetricsForVersion",

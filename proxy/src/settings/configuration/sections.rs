@@ -328,6 +328,9 @@ pub struct Switchyard {
     /// ebpf mode.
     #[serde(skip_serializing_if = "EbpfSection::is_default")]
     pub ebpf: EbpfSection,
+    /// Who may read the metrics, and over what.
+    #[serde(skip_serializing_if = "MetricsSection::is_default")]
+    pub metrics: MetricsSection,
 }
 
 impl Switchyard {
@@ -360,6 +363,35 @@ pub struct EbpfSection {
 }
 
 impl EbpfSection {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// `switchyard.metrics`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "camelCase",
+    default,
+    deny_unknown_fields,
+    expecting = "a section of fields"
+)]
+pub struct MetricsSection {
+    /// Certificate of the metrics server, which then speaks TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key_file: Option<PathBuf>,
+    /// File with bearer tokens that let in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// Let in whom the API server lets in.
+    #[serde(skip_serializing_if = "is_false")]
+    pub delegated_authorization: bool,
+}
+
+impl MetricsSection {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -1,27 +1,30 @@
-//! An API server on node1, for changes that come one by one, however fast.
+//! A stand-in API server on a node of the testbed.
 
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
-use switchyard_tests::apiserver::{Resource, Settings, StandIn};
-use switchyard_tests::testbed::{Place, ProxyOptions, Testbed};
 use tokio::sync::oneshot;
 
-use super::clients::spawn_in;
+use super::{Place, ProxyOptions, Testbed};
+use crate::apiserver::{Resource, Settings, StandIn};
 
-/// The stand-in server, and the thread in which it runs.
-pub(super) struct Api {
+/// The server, and the thread in which it runs.
+pub struct Api {
     server: StandIn,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Api {
-    pub(super) fn start(bed: &Testbed) -> Result<Self> {
+    /// Starts one that speaks plain HTTP at a loopback address of this place.
+    ///
+    /// # Errors
+    /// There is no such place, or no port for it there.
+    pub fn start(bed: &Testbed, place: Place) -> Result<Self> {
         let (stop, stopped) = oneshot::channel::<()>();
         let (send, receive) = std::sync::mpsc::channel();
-        let thread = spawn_in(bed, Place::Node1, move || -> Result<()> {
+        let serve = move || -> Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
@@ -35,7 +38,9 @@ impl Api {
                 drop(stopped.await);
                 Ok(())
             })
-        })?;
+        };
+        // A thread is born into the namespace of the one that makes it.
+        let thread = bed.in_place(place, move || std::thread::spawn(serve))?;
         let server = receive.recv().context("the API server's thread died")??;
         Ok(Self {
             server,
@@ -44,8 +49,16 @@ impl Api {
         })
     }
 
+    /// The server.
+    pub fn server(&self) -> &StandIn {
+        &self.server
+    }
+
     /// Puts objects, each new or changed.
-    pub(super) fn set(&self, objects: Vec<Value>) -> Result<()> {
+    ///
+    /// # Errors
+    /// One is of a kind that the stand-in does not know.
+    pub fn set(&self, objects: Vec<Value>) -> Result<()> {
         for object in objects {
             let word = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
             let resource = Resource::of_kind(&word("kind"), &word("apiVersion"))
@@ -56,20 +69,37 @@ impl Api {
     }
 
     /// Makes a proxy follow this server in place of its manifests.
-    pub(super) fn serves(&self, options: &mut ProxyOptions) {
+    pub fn serves(&self, options: &mut ProxyOptions) {
         options.flags.push("--manifests=".to_owned());
         options
             .flags
             .push(format!("--master={}", self.server.url()));
     }
 
-    pub(super) fn stop(mut self) -> Result<()> {
+    /// Ends it, and says how that went.
+    ///
+    /// # Errors
+    /// It had failed.
+    pub fn stop(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
         self.stop = None;
         match self.thread.take() {
             Some(thread) => thread
                 .join()
                 .map_err(|_| anyhow!("the API server's thread panicked"))?,
             None => Ok(()),
+        }
+    }
+}
+
+/// The thread lives in the place, which can't go before it.
+impl Drop for Api {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("testbed: the API server: {error:#}");
         }
     }
 }
