@@ -47,6 +47,7 @@ use crate::relay::Relay;
 use crate::settings::{Settings, Source};
 use facts::{Facts, node_port_addresses};
 use housekeeping::Exporter;
+use leftovers::Draining;
 use pending::{Pending, Taken};
 use worker::{Outcome, Worker};
 
@@ -107,6 +108,12 @@ struct Agent {
     adopted: HashSet<IpFamily>,
     /// What another mode may have left in the kernel is gone, or going.
     leftovers_removed: bool,
+    /// Connections of another mode go on, and what they need of it stays.
+    hands_over: bool,
+    /// Flows of ebpf mode, which is not in force, are still under way; as rules were last written.
+    drains: bool,
+    /// The same, as it is.
+    draining: Draining,
     housekeep_at: Instant,
     exporter: Exporter,
     /// Families with so many endpoints that single ones get no comments.
@@ -322,6 +329,7 @@ impl Agent {
             large: self.large.clone(),
             schedulers: Arc::clone(&self.schedulers),
             service_cidrs: self.service_cidrs(),
+            drains: self.drains,
         }
     }
 

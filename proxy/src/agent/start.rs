@@ -22,12 +22,13 @@ use super::choice::{self, Choice};
 use super::error::{StartError, system};
 use super::facts::Facts;
 use super::housekeeping::Exporter;
+use super::leftovers::Draining;
 use super::pending::Pending;
 use super::reload::{Reload, unusable_or_changed};
 use super::worker::Worker;
 use super::{Agent, Done, finished, host, node};
 use crate::addresses::AddressWatch;
-use crate::backend::Mode;
+use crate::backend::{Mode, ebpf};
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::devices::{DeviceWatch, Devices};
 use crate::health::{ServiceChecks, SharedState, State, metrics_server, proxy_health};
@@ -160,6 +161,7 @@ impl Agent {
             large: HashSet::new(),
             schedulers: Arc::default(),
             service_cidrs: Vec::new(),
+            drains: false,
         };
         let backend = choice::open(choice, &mut facts)?;
         let mode = backend.mode();
@@ -172,7 +174,9 @@ impl Agent {
             large,
             schedulers,
             service_cidrs: _,
+            drains: _,
         } = facts;
+        let drains = mode != Mode::Ebpf && ebpf::is_attached(&settings.ebpf.bpf_root);
         let health = SharedState::new(State::new(settings.sync_period, &families));
         health.lock().set_node_eligible(true);
         serve(&settings, mode, &health, &metrics)?;
@@ -223,6 +227,9 @@ impl Agent {
             announced_sync: false,
             adopted: HashSet::new(),
             leftovers_removed: false,
+            hands_over: false,
+            drains,
+            draining: Draining::new(drains),
             housekeep_at: Instant::now(),
             exporter: Exporter::default(),
             large,
