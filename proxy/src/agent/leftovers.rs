@@ -138,7 +138,11 @@ fn begin_drain(leftovers: &Leftovers) -> Result<Option<Drain>, BackendError> {
         Ok(devices) => config.devices = Arc::new(devices),
         Err(error) => tracing::warn!(%error, "devices can't be listed"),
     }
-    Ok(Drain::begin(&leftovers.bpf_root, &config, &leftovers.plans)?)
+    Ok(Drain::begin(
+        &leftovers.bpf_root,
+        &config,
+        &leftovers.plans,
+    )?)
 }
 
 fn cut_off(error: &dyn std::fmt::Display) {
