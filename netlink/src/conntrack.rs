@@ -1,5 +1,5 @@
 //! The connection tracking table, as far as a service proxy touches it: stream the UDP flows
-//! of a family, and delete chosen ones.
+//! of a family, and delete chosen ones; stream the TCP connections.
 //!
 //! Source: `linux/netfilter/nfnetlink_conntrack.h`. Needs `nf_conntrack_netlink` and
 //! CAP_NET_ADMIN. Deleting by id needs Linux 5.2 to be exact (before, ids could be reused
@@ -13,12 +13,14 @@ use std::fmt;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use nix::libc::{EINVAL, ENOENT, EOPNOTSUPP};
 
+use crate::attribute::Detail;
 use crate::error::NetlinkError;
 use crate::family::Family;
 use crate::nfnl::{Answer, NfnlSocket};
 use crate::writer::{MessageHead, Writer};
 
-pub use flow::{Flow, Tuple, Zone, ZoneScope};
+pub use flow::{Connection, Flow, Tuple, Zone, ZoneScope};
+use flow::{EntryKey, IPPROTO_TCP, IPPROTO_UDP};
 
 const SUBSYSTEM_CTNETLINK: u8 = 1;
 const MSG_NEW: u8 = 0;
@@ -51,8 +53,8 @@ pub struct Conntrack {
 pub struct DumpCounts {
     /// Flows the kernel sent.
     pub received: u64,
-    /// UDP flows among them, all handed to the callback.
-    pub udp: u64,
+    /// Those of the protocol that was asked for, all handed to the callback.
+    pub wanted: u64,
 }
 
 impl Conntrack {
@@ -86,28 +88,56 @@ impl Conntrack {
         family: Family,
         mut on_flow: impl FnMut(&Flow),
     ) -> Result<DumpCounts, NetlinkError> {
+        self.for_each(family, IPPROTO_UDP, &mut |bytes| {
+            let flow = Flow::parse_udp(bytes)?;
+            Ok(flow.map(|flow| on_flow(&flow)).is_some())
+        })
+    }
+
+    /// The same with every TCP connection of a family.
+    ///
+    /// # Errors
+    /// As [`Self::for_each_udp`].
+    pub fn for_each_tcp(
+        &mut self,
+        family: Family,
+        mut on_connection: impl FnMut(&Connection),
+    ) -> Result<DumpCounts, NetlinkError> {
+        self.for_each(family, IPPROTO_TCP, &mut |bytes| {
+            let connection = Connection::parse(bytes)?;
+            Ok(connection.map(|it| on_connection(&it)).is_some())
+        })
+    }
+
+    /// Hands over entries, which `on_entry` tells whether they are of the protocol.
+    fn for_each(
+        &mut self,
+        family: Family,
+        protocol: u8,
+        on_entry: &mut dyn FnMut(&[u8]) -> Result<bool, Detail>,
+    ) -> Result<DumpCounts, NetlinkError> {
         if self.kernel_filters {
-            match self.dump_udp(family, true, &mut on_flow) {
+            match self.dump(family, Some(protocol), on_entry) {
                 Err(NetlinkError::Refused { code, .. }) if code == EINVAL || code == EOPNOTSUPP => {
                     self.kernel_filters = false;
                 }
                 other => return other,
             }
         }
-        self.dump_udp(family, false, &mut on_flow)
+        self.dump(family, None, on_entry)
     }
 
-    fn dump_udp(
+    fn dump(
         &mut self,
         family: Family,
-        filtered: bool,
-        on_flow: &mut dyn FnMut(&Flow),
+        only: Option<u8>,
+        on_entry: &mut dyn FnMut(&[u8]) -> Result<bool, Detail>,
     ) -> Result<DumpCounts, NetlinkError> {
         self.writer.clear();
         let head = self
             .socket
             .head(MSG_GET, NLM_F_REQUEST | NLM_F_DUMP, family.number());
-        write_dump_request(&mut self.writer, &head, filtered);
+        write_dump_request(&mut self.writer, &head, only);
         let mut counts = DumpCounts::default();
         let request = format_args!("list the {family} conntrack table");
         self.socket.request(
@@ -119,10 +149,7 @@ impl Conntrack {
                     return Ok(());
                 }
                 counts.received += 1;
-                if let Some(flow) = Flow::parse_udp(bytes)? {
-                    counts.udp += 1;
-                    on_flow(&flow);
-                }
+                counts.wanted += u64::from(on_entry(bytes)?);
                 Ok(())
             },
         )?;
@@ -139,35 +166,53 @@ impl Conntrack {
     pub fn delete(&mut self, flows: &[Flow]) -> Result<usize, NetlinkError> {
         let mut deleted = 0;
         for batch in flows.chunks(DELETIONS_PER_SEND_MAX) {
-            deleted += self.delete_batch(batch)?;
+            deleted += self.delete_batch(batch, Flow::key)?;
         }
         Ok(deleted)
     }
 
-    fn delete_batch(&mut self, flows: &[Flow]) -> Result<usize, NetlinkError> {
-        let Some((last_flow, others)) = flows.split_last() else {
+    /// Deletes exactly these connections, in the same way.
+    ///
+    /// # Errors
+    /// As [`Self::delete`].
+    pub fn delete_connections(
+        &mut self,
+        connections: &[Connection],
+    ) -> Result<usize, NetlinkError> {
+        let mut deleted = 0;
+        for batch in connections.chunks(DELETIONS_PER_SEND_MAX) {
+            deleted += self.delete_batch(batch, Connection::key)?;
+        }
+        Ok(deleted)
+    }
+
+    fn delete_batch<T: fmt::Display>(
+        &mut self,
+        entries: &[T],
+        key: impl Fn(&T) -> EntryKey,
+    ) -> Result<usize, NetlinkError> {
+        let Some((last, others)) = entries.split_last() else {
             return Ok(0);
         };
+        let family = |key: &EntryKey| Family::of(key.original.destination.ip()).number();
         self.writer.clear();
-        let mut heads = Vec::with_capacity(flows.len());
-        for flow in others {
+        let mut heads = Vec::with_capacity(entries.len());
+        for entry in others {
             // No acknowledgement asked for: only refusals come back, and they come in order.
-            let head = self
-                .socket
-                .head(MSG_DELETE, NLM_F_REQUEST, flow.family().number());
-            write_delete(&mut self.writer, &head, flow);
+            let key = key(entry);
+            let head = self.socket.head(MSG_DELETE, NLM_F_REQUEST, family(&key));
+            write_delete(&mut self.writer, &head, &key);
             heads.push(head.sequence);
         }
         let flags = NLM_F_REQUEST | NLM_F_ACK;
-        let head = self
-            .socket
-            .head(MSG_DELETE, flags, last_flow.family().number());
-        write_delete(&mut self.writer, &head, last_flow);
+        let key = key(last);
+        let head = self.socket.head(MSG_DELETE, flags, family(&key));
+        write_delete(&mut self.writer, &head, &key);
         heads.push(head.sequence);
 
         let mut gone = 0;
         let mut refused = None;
-        let request = format_args!("delete {} conntrack flows", flows.len());
+        let request = format_args!("delete {} conntrack flows", entries.len());
         self.socket
             .exchange(&self.writer, head.sequence, &request, &mut |answer| {
                 match answer {
@@ -180,15 +225,15 @@ impl Conntrack {
                 Ok(())
             })?;
         let Some((sequence, code)) = refused else {
-            return Ok(flows.len() - gone);
+            return Ok(entries.len() - gone);
         };
-        let flow = heads
+        let entry = heads
             .iter()
             .position(|head| *head == sequence)
-            .and_then(|at| flows.get(at));
+            .and_then(|at| entries.get(at));
         Err(NetlinkError::Refused {
-            request: match flow {
-                Some(flow) => format!("delete the conntrack flow {flow}"),
+            request: match entry {
+                Some(entry) => format!("delete the conntrack flow {entry}"),
                 None => request.to_string(),
             },
             code,
@@ -196,10 +241,12 @@ impl Conntrack {
     }
 }
 
-fn write_dump_request(writer: &mut Writer, head: &MessageHead, filtered: bool) {
+fn write_dump_request(writer: &mut Writer, head: &MessageHead, only: Option<u8>) {
     writer.message(head, |writer| {
-        if filtered {
-            writer.nest(CTA_TUPLE_ORIG, flow::write_udp_only);
+        if let Some(protocol) = only {
+            writer.nest(CTA_TUPLE_ORIG, |writer| {
+                flow::write_protocol_only(writer, protocol);
+            });
             writer.nest(CTA_FILTER, |writer| {
                 writer.u32_native(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_NUM);
             });
@@ -207,14 +254,21 @@ fn write_dump_request(writer: &mut Writer, head: &MessageHead, filtered: bool) {
     });
 }
 
-fn write_delete(writer: &mut Writer, head: &MessageHead, flow: &Flow) {
-    writer.message(head, |writer| flow.write_key(writer));
+fn write_delete(writer: &mut Writer, head: &MessageHead, key: &EntryKey) {
+    writer.message(head, |writer| key.write(writer));
 }
 
 /// `a:1 -> b:2`.
 impl fmt::Display for Tuple {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -> {}", self.source, self.destination)
+    }
+}
+
+/// `tcp a:1 -> b:2`.
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tcp {}", self.original)
     }
 }
 
@@ -250,7 +304,7 @@ mod tests {
             sequence: 7,
             family: Family::V6.number(),
         };
-        write_dump_request(&mut writer, &head, true);
+        write_dump_request(&mut writer, &head, Some(IPPROTO_UDP));
         let expected = [
             48, 0, 0, 0, 1, 1, 1, 3, 7, 0, 0, 0, 0, 0, 0, 0, // nlmsghdr
             10, 0, 0, 0, // nfgenmsg
@@ -259,7 +313,7 @@ mod tests {
         ];
         assert_eq!(writer.bytes(), Some(&expected[..]));
         writer.clear();
-        write_dump_request(&mut writer, &head, false);
+        write_dump_request(&mut writer, &head, None);
         assert_eq!(writer.len(), 20);
     }
 }

@@ -7,6 +7,7 @@ use crate::writer::Writer;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_STATUS: u16 = 3;
+const CTA_PROTOINFO: u16 = 4;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 
@@ -23,7 +24,17 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
-const IPPROTO_UDP: u8 = 17;
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+
+/// `enum tcp_conntrack` of `linux/netfilter/nf_conntrack_tcp.h`.
+const TCP_TIME_WAIT: u8 = 7;
+const TCP_CLOSE: u8 = 8;
+
+/// TCP's number in IP headers.
+pub(super) const IPPROTO_TCP: u8 = 6;
+/// UDP's number in IP headers.
+pub(super) const IPPROTO_UDP: u8 = 17;
 /// `IPS_DST_NAT` of `linux/netfilter/nf_conntrack_common.h`.
 const STATUS_DST_NAT: u32 = 1 << 5;
 
@@ -40,6 +51,93 @@ pub struct Flow {
     pub id: Option<u32>,
     /// `IPS_*` bits of `linux/netfilter/nf_conntrack_common.h`.
     pub status: u32,
+}
+
+/// A TCP connection of the conntrack table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Connection {
+    /// From the client to where it believes to send.
+    pub original: Tuple,
+    /// The kernel translates the destination.
+    pub has_destination_nat: bool,
+    /// It was reset, or closed by both ends.
+    pub is_over: bool,
+    /// The conntrack zone, where it is not the default one.
+    pub zone: Option<Zone>,
+    /// The kernel's id of this very entry.
+    pub id: Option<u32>,
+}
+
+impl Connection {
+    /// Reads the attributes of one entry; `None` if it is not TCP.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Option<Self>, Detail> {
+        let (mut original, mut status, mut state) = (None, 0, None);
+        let (mut zone, mut id) = (None, None);
+        for attribute in attributes(bytes) {
+            let (kind, value) = attribute?;
+            match kind {
+                CTA_TUPLE_ORIG => {
+                    let raw = RawTuple::parse(value)?;
+                    if raw.protocol != Some(IPPROTO_TCP) {
+                        return Ok(None);
+                    }
+                    original = Some(raw.tuple()?);
+                    let scope = ZoneScope::Original;
+                    zone = raw.zone.map(|id| Zone { id, scope }).or(zone);
+                }
+                CTA_STATUS => status = attribute::u32_be(value, "CTA_STATUS")?,
+                CTA_ID => id = Some(attribute::u32_be(value, "CTA_ID")?),
+                CTA_ZONE => {
+                    let scope = ZoneScope::Both;
+                    let id = attribute::u16_be(value, "CTA_ZONE")?;
+                    zone = Some(Zone { id, scope });
+                }
+                CTA_PROTOINFO => state = tcp_state(value)?,
+                _ => {}
+            }
+        }
+        let original = original.ok_or("a conntrack entry without its original tuple")?;
+        Ok(Some(Self {
+            original,
+            has_destination_nat: status & STATUS_DST_NAT != 0,
+            is_over: matches!(state, Some(TCP_TIME_WAIT | TCP_CLOSE)),
+            zone,
+            id,
+        }))
+    }
+
+    pub(super) const fn key(&self) -> EntryKey {
+        EntryKey {
+            protocol: IPPROTO_TCP,
+            original: self.original,
+            zone: self.zone,
+            id: self.id,
+        }
+    }
+}
+
+/// What names an entry to the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EntryKey {
+    protocol: u8,
+    pub(super) original: Tuple,
+    zone: Option<Zone>,
+    id: Option<u32>,
+}
+
+/// The state of TCP in an entry, if it says one.
+fn tcp_state(bytes: &[u8]) -> Result<Option<u8>, Detail> {
+    for attribute in attributes(bytes) {
+        let (CTA_PROTOINFO_TCP, value) = attribute? else {
+            continue;
+        };
+        for attribute in attributes(value) {
+            if let (CTA_PROTOINFO_TCP_STATE, value) = attribute? {
+                return attribute::u8(value, "CTA_PROTOINFO_TCP_STATE").map(Some);
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Source and destination of one direction of a flow.
@@ -127,8 +225,19 @@ impl Flow {
         }
     }
 
-    /// What names this entry to the kernel: original tuple, zone, id.
-    pub(super) fn write_key(&self, writer: &mut Writer) {
+    pub(super) const fn key(&self) -> EntryKey {
+        EntryKey {
+            protocol: IPPROTO_UDP,
+            original: self.original,
+            zone: self.zone,
+            id: self.id,
+        }
+    }
+}
+
+impl EntryKey {
+    /// Writes original tuple, zone, id.
+    pub(super) fn write(&self, writer: &mut Writer) {
         let Tuple {
             source,
             destination,
@@ -139,7 +248,7 @@ impl Flow {
                 writer.address(CTA_IP_V4_DST, CTA_IP_V6_DST, destination.ip());
             });
             writer.nest(CTA_TUPLE_PROTO, |writer| {
-                writer.u8(CTA_PROTO_NUM, IPPROTO_UDP);
+                writer.u8(CTA_PROTO_NUM, self.protocol);
                 writer.u16_be(CTA_PROTO_SRC_PORT, source.port());
                 writer.u16_be(CTA_PROTO_DST_PORT, destination.port());
             });
@@ -165,10 +274,10 @@ impl Flow {
     }
 }
 
-/// The inside of a tuple that says no more than "UDP".
-pub(super) fn write_udp_only(writer: &mut Writer) {
+/// The inside of a tuple that says no more than its protocol.
+pub(super) fn write_protocol_only(writer: &mut Writer, protocol: u8) {
     writer.nest(CTA_TUPLE_PROTO, |writer| {
-        writer.u8(CTA_PROTO_NUM, IPPROTO_UDP);
+        writer.u8(CTA_PROTO_NUM, protocol);
     });
 }
 
@@ -237,7 +346,7 @@ impl RawTuple {
                 source,
                 destination,
             })
-            .ok_or_else(|| "a UDP tuple without addresses or ports".to_owned())
+            .ok_or_else(|| "a tuple without addresses or ports".to_owned())
     }
 }
 
@@ -288,7 +397,7 @@ mod tests {
     fn names_an_entry_by_tuple_zone_and_id() {
         let flow = Flow::parse_udp(&entry()).unwrap().unwrap();
         let mut writer = Writer::new();
-        flow.write_key(&mut writer);
+        flow.key().write(&mut writer);
         let mut expected = tuple_bytes(1, 1, 2, [40, 53]);
         expected.extend([6, 0, 18, 0, 0, 9, 0, 0, 8, 0, 12, 0, 1, 2, 3, 4]);
         assert_eq!(writer.bytes(), Some(&expected[..]));
@@ -302,6 +411,28 @@ mod tests {
         assert_eq!(Flow::parse_udp(&tcp), Ok(None));
         assert!(Flow::parse_udp(&entry()[..52]).is_err());
         assert!(Flow::parse_udp(&entry()[..50]).is_err());
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn reads_a_connection() {
+        let mut tcp = entry();
+        tcp[32] = 6;
+        assert_eq!(Connection::parse(&entry()), Ok(None));
+        let of = |state: Option<u8>| {
+            let mut bytes = tcp.clone();
+            if let Some(state) = state {
+                bytes.extend([16, 0, 4, 0x80, 12, 0, 1, 0x80]); // CTA_PROTOINFO, …_TCP
+                bytes.extend([5, 0, 1, 0, state, 0, 0, 0]); // …_TCP_STATE
+            }
+            Connection::parse(&bytes).unwrap().unwrap()
+        };
+        let there = of(Some(3));
+        assert_eq!(there.original.to_string(), "10.0.0.1:40 -> 10.0.0.2:53");
+        assert!(there.has_destination_nat && !there.is_over);
+        assert!(of(Some(7)).is_over && of(Some(8)).is_over);
+        assert!(!of(None).is_over);
+        assert!(Connection::parse(&[]).is_err());
     }
 
     #[test]
@@ -321,7 +452,7 @@ mod tests {
             })
         );
         let mut writer = Writer::new();
-        flow.write_key(&mut writer);
+        flow.key().write(&mut writer);
         assert_eq!(writer.bytes(), Some(&original[..]));
     }
 }

@@ -17,7 +17,7 @@ pub fn cleanup(bpf_root: &Path) -> Result<(), StartError> {
     let programs = ebpf::cleanup(bpf_root);
     let of_all_modes = on_each_tool(remove_rules_of_all_modes);
     let services = ipvs::cleanup(&Kept::default());
-    let tables = nftables::cleanup();
+    let tables = nftables::cleanup().and(nftables::release_connections());
     let rules = on_each_tool(|tool| iptables::cleanup(tool, &Kept::default()));
     let programs = programs.map_err(StartError::EbpfCleanup)?;
     of_all_modes?;

@@ -32,6 +32,8 @@ pub(super) struct Facts {
     pub(super) schedulers: Arc<[IpvsScheduler]>,
     /// Where ClusterIPs are allocated from, sorted.
     pub(super) service_cidrs: Vec<IpNet>,
+    /// Flows of ebpf mode are still under way.
+    pub(super) drains: bool,
 }
 
 impl Facts {
@@ -45,7 +47,9 @@ impl Facts {
             detector: self.node.detector.clone(),
             localhost_node_ports: family == IpFamily::V4 && host::localhost_node_ports(settings),
             node_port_addresses: node_port_addresses(&self.node, family, &self.local_addresses),
-            drop_invalid: sysctl::tcp_is_strict(Path::new(sysctl::PROC_SYS)),
+            // Behind a bridge, connection tracking sees the answers of such flows before they are
+            // translated back, and takes what follows for invalid.
+            drop_invalid: !self.drains && sysctl::tcp_is_strict(Path::new(sysctl::PROC_SYS)),
             nfacct: true,
             endpoint_comments: !self.large.contains(&family),
             cluster_ip_set: None,

@@ -84,6 +84,9 @@ impl Agent {
     pub(super) fn housekept(&mut self, round: Option<Housekeeping>) {
         self.housekeep_at = Instant::now() + PERIOD;
         if let Some(round) = round {
+            if !round.hands_over {
+                self.end_handover();
+            }
             self.exporter.export(round, &self.metrics);
         }
     }
@@ -170,6 +173,7 @@ mod tests {
                     limit: 8,
                 }],
                 drops: vec![(DropReason::UnknownPort, total)],
+                hands_over: false,
                 service_ports: None,
             };
             exporter.export(round, &metrics);

@@ -6,6 +6,7 @@
 
 mod choice;
 mod cleanup;
+mod draining;
 mod error;
 mod events;
 mod facts;
@@ -50,6 +51,7 @@ use crate::metrics::Metrics;
 use crate::plan::{Conflict, NodeContext, PlanId, PlanTable};
 use crate::relay::Relay;
 use crate::settings::{Settings, Source};
+use draining::Draining;
 use events::Teller;
 use facts::{Facts, node_port_addresses};
 use housekeeping::Exporter;
@@ -118,6 +120,14 @@ struct Agent {
     teller: Teller,
     /// Service ports of which was told that the kernel does not take them.
     not_programmed_told: HashSet<PlanId>,
+    /// What another mode may have left in the kernel is gone, or going.
+    leftovers_removed: bool,
+    /// Connections of another mode go on, and what they need of it stays.
+    hands_over: bool,
+    /// Flows of ebpf mode, which is not in force, are still under way; as rules were last written.
+    drains: bool,
+    /// The same, as it is.
+    draining: Draining,
     housekeep_at: Instant,
     exporter: Exporter,
     /// Families with so many endpoints that single ones get no comments.
@@ -333,6 +343,7 @@ impl Agent {
             large: self.large.clone(),
             schedulers: Arc::clone(&self.schedulers),
             service_cidrs: self.service_cidrs(),
+            drains: self.drains,
         }
     }
 

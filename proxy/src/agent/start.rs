@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::choice::{self, Choice};
+use super::draining::Draining;
 use super::error::{StartError, system};
 use super::events::{self, Teller};
 use super::facts::Facts;
@@ -29,7 +30,7 @@ use super::source::{api_options, check_source, ended_source, start_source};
 use super::worker::Worker;
 use super::{Agent, Done, finished, host, node, privileges};
 use crate::addresses::AddressWatch;
-use crate::backend::{Backend, Mode};
+use crate::backend::{Backend, Mode, ebpf};
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::devices::{DeviceWatch, Devices};
 use crate::health::{ServiceChecks, SharedState, State};
@@ -184,7 +185,7 @@ impl Parts {
         devices: Option<&DeviceWatch>,
         may_restart: bool,
     ) -> Result<Self, StartError> {
-        let leftovers = Leftovers::start(settings.ebpf.bpf_root.clone())
+        let leftovers = Leftovers::start()
             .map_err(|source| system("starting the thread that removes leftovers", source))?;
         let mut facts = Facts {
             node: node::context(&settings, None),
@@ -195,6 +196,7 @@ impl Parts {
             large: HashSet::new(),
             schedulers: Arc::default(),
             service_cidrs: Vec::new(),
+            drains: false,
         };
         let chosen = choice.mode();
         choice.load_modules();
@@ -236,7 +238,9 @@ impl Agent {
             large,
             schedulers,
             service_cidrs: _,
+            drains: _,
         } = facts;
+        let drains = mode != Mode::Ebpf && ebpf::is_attached(&settings.ebpf.bpf_root);
         let health = SharedState::new(State::new(settings.sync_period, &families));
         health.lock().set_node_eligible(true);
         serve(&settings, mode, &health, &metrics, &teller).await?;
@@ -278,6 +282,10 @@ impl Agent {
             leftovers,
             teller,
             not_programmed_told: HashSet::new(),
+            leftovers_removed: false,
+            hands_over: false,
+            drains,
+            draining: Draining::new(drains),
             housekeep_at: Instant::now(),
             exporter: Exporter::default(),
             large,

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 use switchyard_cluster::object::{Kind, TrafficPolicy};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::leftovers::Removal;
 use super::pending::Taken;
 use super::worker::{Outcome, Worker};
 use super::{AUDIT_PERIOD, Agent, Done, REST_MAX, RETRY_PAUSE, journal};
+use crate::backend::Mode;
 use crate::health::Moment;
 use crate::metrics::Direction;
 use crate::plan::{PlanChange, ServicePlan};
@@ -34,6 +36,7 @@ impl Agent {
             self.written(&taken);
             return None;
         }
+        let mode = self.mode;
         let mut worker = self.worker.take()?;
         let refused = taken
             .changes
@@ -47,7 +50,13 @@ impl Agent {
             self.devices_wait = false; // they go along
         }
         let facts = self.facts();
+        let is_first = self.adopted.is_empty() && mode == Mode::Ebpf;
+        let way = is_first.then(|| self.leftovers.make_way());
         Some(spawn_blocking(move || {
+            if let Some(way) = way {
+                // An error says that it was made before.
+                let _ = way.recv();
+            }
             let outcomes = worker.work(&taken, &facts);
             Done::Synced {
                 round: worker.housekeep(),
@@ -76,6 +85,10 @@ impl Agent {
     /// Looks now and then whether the rules are still there.
     pub(super) fn tick(&mut self) -> Option<JoinHandle<Done>> {
         self.follow_up();
+        if self.drains && !self.draining.is_so() {
+            self.drains = false;
+            self.pending.rewrite(self.families.iter().copied());
+        }
         let now = Instant::now();
         let audit = now.duration_since(self.last_audit) >= AUDIT_PERIOD;
         let retry = self.retry_refused_at.is_some_and(|at| now >= at);
@@ -121,6 +134,9 @@ impl Agent {
                 round,
             } => {
                 let was_large = taken.changes.len() >= LARGE_SYNC_CHANGES;
+                if !self.leftovers_removed {
+                    self.hands_over = round.as_ref().is_some_and(|round| round.hands_over);
+                }
                 self.synced(worker, &outcomes, taken);
                 self.housekept(round);
                 if was_large {
@@ -214,9 +230,28 @@ impl Agent {
     }
 
     /// Once all that is wanted is in the kernel, what another mode left there goes.
-    fn remove_leftovers(&self) {
-        if self.is_complete() {
-            self.leftovers.remove(self.mode);
+    fn remove_leftovers(&mut self) {
+        if !self.leftovers_removed && self.is_complete() {
+            self.leftovers_removed = true;
+            self.leftovers.remove(self.removal());
+        }
+    }
+
+    /// No connection needs what another mode left any more.
+    pub(super) fn end_handover(&mut self) {
+        if self.leftovers_removed && std::mem::replace(&mut self.hands_over, false) {
+            self.leftovers.remove(self.removal());
+        }
+    }
+
+    fn removal(&self) -> Removal {
+        Removal {
+            in_force: self.mode,
+            bpf_root: self.settings.ebpf.bpf_root.clone(),
+            hands_over: self.hands_over,
+            ebpf: self.facts().ebpf(),
+            plans: self.table.plans().cloned().collect(),
+            draining: self.draining.clone(),
         }
     }
 

@@ -324,7 +324,7 @@ impl Pass {
         });
         // What is known to be stale goes even if the list broke off.
         let rest = self.delete(deleting);
-        self.flows = counts?.udp;
+        self.flows = counts?.wanted;
         failure.map_or(rest, Err)
     }
 

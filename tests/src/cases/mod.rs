@@ -26,4 +26,5 @@ pub use self::leftovers::{Emptiness, MAPS_OF_SERVICES, map_entries};
 pub use self::manifests::{Manifests, node_objects};
 pub use self::rules::{line_matches, per_service_chains, save_rules};
 pub use self::runner::{CaseFailure, CaseRunner};
+pub use self::servers::serve_endpoints_of;
 pub use self::service::{EndpointSpec, IngressSpec, PortSpec, ServiceSpec};

@@ -8,7 +8,10 @@ use serde_json::Value;
 use crate::testbed::{Protocol, Testbed, endpoint_place};
 
 /// Starts an echo server for every endpoint of a slice that lives in the testbed.
-pub(super) fn serve_endpoints_of(bed: &Testbed, object: &Value) -> Result<()> {
+///
+/// # Errors
+/// An address or port can't be had there.
+pub fn serve_endpoints_of(bed: &Testbed, object: &Value) -> Result<()> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut pairs: Vec<(Value, Value)> = Vec::new();
     if object["kind"] == "EndpointSlice" {

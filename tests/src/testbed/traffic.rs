@@ -92,7 +92,9 @@ impl Traffic {
                 start: Instant::now(),
             };
             let other = shared.clone();
-            threads.push(std::thread::spawn(move || other.new_connections(&probe)));
+            threads.push(std::thread::spawn(move || {
+                other.new_connections(&probe, NEW_CONNECTION_EVERY)
+            }));
             threads.push(std::thread::spawn(move || shared.long_connection(&long)));
         }
         Ok(Self {
@@ -101,6 +103,28 @@ impl Traffic {
             done,
             threads,
         })
+    }
+
+    /// Starts new connections and questions alone, `every` so often for each of `probes`.
+    pub fn start_new(bed: &Arc<Testbed>, probes: &[Probe], every: Duration) -> Self {
+        let shared = Shared {
+            bed: bed.clone(),
+            stop: Arc::default(),
+            report: Arc::default(),
+            done: Arc::default(),
+            start: Instant::now(),
+        };
+        let threads = probes.iter().map(|probe| {
+            let probe = probe.clone().timeout(ANSWER_TIMEOUT);
+            let shared = shared.clone();
+            std::thread::spawn(move || shared.new_connections(&probe, every))
+        });
+        Self {
+            threads: threads.collect(),
+            stop: shared.stop,
+            report: shared.report,
+            done: shared.done,
+        }
     }
 
     /// How many new connections have ended by now.
@@ -162,7 +186,7 @@ impl Shared {
         change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn new_connections(&self, probe: &Probe) -> Result<()> {
+    fn new_connections(&self, probe: &Probe, every: Duration) -> Result<()> {
         while self.goes_on() {
             let began = Instant::now();
             let at = self.start.elapsed();
@@ -170,11 +194,11 @@ impl Shared {
             self.note(|report| {
                 report.connections += 1;
                 if !matches!(&outcome, Outcome::Answered(answer) if answer.place != Place::Fabric.name()) {
-                    report.fail(format!("at {at:?} from {}: {outcome}", probe.from));
+                    report.fail(format!("at {at:?} {} from {} to {}: {outcome}", probe.protocol, probe.from, probe.to));
                 }
             });
             self.done.fetch_add(1, Ordering::Relaxed);
-            std::thread::sleep(NEW_CONNECTION_EVERY.saturating_sub(began.elapsed()));
+            std::thread::sleep(every.saturating_sub(began.elapsed()));
         }
         Ok(())
     }

@@ -10,7 +10,8 @@ use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
 use aya::programs::{ProgramInfo, loaded_links, loaded_programs};
 use switchyard_datapath::layout::{
-    Address, Device, Frontend, FrontendKey, MAGLEV_PER_SLOT, RangeKey, map_names,
+    Address, Device, Frontend, FrontendKey, MAGLEV_PER_SLOT, RangeKey, Settings, map_names,
+    settings_flags,
 };
 use switchyard_kernel::Link;
 
@@ -18,6 +19,8 @@ use super::stage::{MAPS, Stage};
 
 /// Slots of the settings: one for each family, one for ports.
 const SETTINGS_SLOTS: u32 = 3;
+/// Where a family's has its flags.
+const FLAGS_AT: usize = std::mem::offset_of!(Settings, flags);
 
 type Slot = [u8; 32];
 
@@ -108,13 +111,26 @@ impl Contents {
         Ok(Self {
             addresses: addresses.collect::<Result<_>>()?,
             frontends,
-            settings: block(0, Some(SETTINGS_SLOTS))?,
+            settings: lasting(block(0, Some(SETTINGS_SLOTS))?),
             devices: devices.collect::<Result<_>>()?,
             range_entries: ranges.values().map(BTreeSet::len).sum(),
             service_ports: known.len(),
             links,
         })
     }
+}
+
+/// Settings without what is so for some seconds after a start from nothing.
+fn lasting(mut settings: Vec<Slot>) -> Vec<Slot> {
+    for family in settings.iter_mut().take(2) {
+        let flags = family
+            .get_mut(FLAGS_AT..)
+            .and_then(|at| at.first_chunk_mut());
+        if let Some(flags) = flags {
+            *flags = (u32::from_ne_bytes(*flags) & !settings_flags::HANDOVER).to_ne_bytes();
+        }
+    }
+    settings
 }
 
 /// The numbers of the maps that outlive the agent.

@@ -4,7 +4,7 @@ use super::masquerade::own_address;
 use super::{Place, Verdict, Work, drop, is_offered, note, rewrite};
 use crate::layout::{
     Address, AffinityKey, Endpoint, FlowKey, Frontend, Hook, Kind, RangeKey, Reason, SCTP,
-    Settings, address_flags, device_flags, flow_flags, header_flags, settings_flags,
+    Settings, TCP, address_flags, device_flags, flow_flags, header_flags, settings_flags,
 };
 use crate::maps::{FlowRef, SEEN_RESOLUTION_NS};
 use crate::parse::{Fragment, Parsed};
@@ -22,6 +22,9 @@ pub(super) fn open(maps: &impl Maps, work: &mut Work, flags: u32, place: &Place)
     let Some(settings) = settings(maps, work.parsed.is_v4()) else {
         return Verdict::Pass;
     };
+    if settings.flags & settings_flags::HANDOVER != 0 && is_under_way(&work.parsed) {
+        return Verdict::Pass;
+    }
     let sender = sender(maps, &work.parsed, settings, place);
     let (to, port) = (&work.parsed.destination, work.parsed.destination_port);
     let Some(frontend) = frontend_at(maps, to, port, work.parsed.protocol, flags) else {
@@ -48,6 +51,12 @@ pub(super) fn open(maps: &impl Maps, work: &mut Work, flags: u32, place: &Place)
         Err(Refused::Reject(reason)) => refuse(maps, work, frontend.service, reason, place),
         Err(Refused::Drop(reason)) => drop(&mut work.noted, frontend.service, reason),
     }
+}
+
+/// A segment of a TCP connection that has begun before.
+#[inline(always)]
+fn is_under_way(parsed: &Parsed) -> bool {
+    parsed.protocol == TCP && !parsed.is_syn()
 }
 
 /// Who sent a packet that came in by a device.

@@ -105,6 +105,9 @@ pub mod settings_flags {
     pub const LOCALHOST_NODE_PORTS: u32 = 1 << 3;
     /// Sockets outside the node's own network namespace are left alone.
     pub const HOST_NAMESPACE_ONLY: u32 = 1 << 4;
+    /// Connections that began before these programs may go on by connection tracking: what belongs to
+    /// one that is not in FLOWS is left alone.
+    pub const HANDOVER: u32 = 1 << 5;
 }
 
 /// An inclusive range of ports, in host byte order; empty where `last < first`.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use switchyard_datapath::layout::{Kind, Reason, SCTP, TCP, UDP, flow_flags};
+use switchyard_datapath::layout::{Kind, Reason, SCTP, TCP, UDP, flow_flags, settings_flags};
 
 use crate::packets::{ACK, FIN, RST, SYN};
 use crate::world::{FAMILIES, Family, PODS, RANGES, Tuple, UPLINK, WEB, World};
@@ -275,4 +275,29 @@ fn when_a_flow_was_seen_is_known_to_the_second() {
     world.table.advance(Duration::from_millis(101));
     world.comes(PODS, sent, ACK).unwrap();
     assert_eq!(seen(), opened + 1_001_000_000);
+}
+
+/// While connections of another mode may go on, what belongs to one that is not known is left alone;
+/// what begins is not, nor is what is known.
+#[test]
+fn connections_that_others_began_are_left_alone_in_a_handover() {
+    for family in FAMILIES {
+        let mut world = World::with_endpoints(family, TCP);
+        let known = to_vip(family, family.outside());
+        let routed = world.comes(UPLINK, known, SYN).unwrap();
+        world.set_settings(settings_flags::PODS_BY_CIDR | settings_flags::HANDOVER);
+        let theirs = Tuple::new((family.outside(), PORT + 1), (family.vip(), 80));
+        for flags in [ACK, SYN | ACK, FIN | ACK, RST] {
+            assert_eq!(world.comes(UPLINK, theirs, flags), Some(theirs));
+        }
+        assert_eq!(world.comes(UPLINK, known, ACK), Some(routed));
+        assert_eq!(world.refusals(), []);
+        let begun = world.comes(UPLINK, theirs, SYN).unwrap();
+        assert_ne!(begun, theirs);
+        assert_eq!(world.comes(UPLINK, theirs, ACK), Some(begun));
+    }
+    let mut world = World::with_endpoints(FAMILIES[0], UDP);
+    world.set_settings(settings_flags::PODS_BY_CIDR | settings_flags::HANDOVER);
+    let sent = to_vip(FAMILIES[0], FAMILIES[0].outside());
+    assert_ne!(world.comes(UPLINK, sent, 0), Some(sent));
 }

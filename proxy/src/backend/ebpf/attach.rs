@@ -53,6 +53,12 @@ impl Attached {
         }
     }
 
+    /// Whether an earlier run's programs are at the cgroup.
+    pub(super) fn is_inherited(&self) -> bool {
+        let mut names = SOCKET_PROGRAMS.iter();
+        names.any(|name| Link::open(&self.pins.links().join(name)).is_ok())
+    }
+
     /// Puts these programs in all places: at the cgroup, and at devices.
     pub(super) fn attach(
         &mut self,
@@ -237,6 +243,19 @@ impl Attached {
     }
 }
 
+/// Ends what is attached at the cgroup, and removes the pins.
+pub(super) fn detach_sockets(pins: &Pins) {
+    for name in SOCKET_PROGRAMS {
+        if let Ok(path) = pins.link(name)
+            && let Ok(link) = Link::open(&path)
+        {
+            // Where this fails, and with the pin gone, it is detached a moment later.
+            drop(link.detach());
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
 fn pin_name(device: u32, place: AttachType) -> String {
     let direction = if place == AttachType::TcxIngress {
         "in"
@@ -244,6 +263,13 @@ fn pin_name(device: u32, place: AttachType) -> String {
         "out"
     };
     format!("{device}-{direction}")
+}
+
+/// Whether programs of this agent or an earlier one may be attached: what cleans up removes the
+/// directory last.
+#[must_use]
+pub fn is_attached(bpf_root: &Path) -> bool {
+    Pins::existing(bpf_root).links().is_dir()
 }
 
 /// The files in a directory.

@@ -18,8 +18,11 @@ const CLOSED: Duration = Duration::from_secs(10);
 const UNANSWERED_TCP: Duration = Duration::from_secs(60);
 /// A refusal.
 const REFUSED: Duration = Duration::from_secs(5);
-/// What no connection needs any more, where there is no room for new ones.
+/// What no connection needs any more, where it is in the way of others.
 const UNDER_PRESSURE: Duration = Duration::from_secs(1);
+/// A flow that was closed by both sides, or reset, while another mode masquerades as well: it may
+/// choose the same port.
+const CLOSED_WHILE_DRAINING: Duration = Duration::from_millis(200);
 /// Defaults of the timeouts an operator may set: the reference's, and the kernel's.
 const TCP_ESTABLISHED: Duration = Duration::from_secs(24 * 3600);
 const TCP_CLOSE_WAIT: Duration = Duration::from_secs(3600);
@@ -39,6 +42,17 @@ struct Seen {
     protocol: u8,
     vip: Address,
     is_stale: bool,
+}
+
+/// What flows are in the way of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pressure {
+    /// Nothing.
+    None,
+    /// There is no room for new ones.
+    Room,
+    /// Another mode takes the new ones.
+    Draining,
 }
 
 /// What a walk through FLOWS found.
@@ -69,13 +83,12 @@ impl Flows {
     }
 
     /// Forgets every flow that was idle for too long, and those over UDP whose endpoint is
-    /// stale. Where there is no room for new flows (`is_pressed`) also those that nobody is
-    /// likely to come back to.
+    /// stale. Under pressure also those that nobody is likely to come back to.
     pub(super) fn sweep(
         &mut self,
         now_ns: u64,
         timeouts: &ConntrackTimeouts,
-        is_pressed: bool,
+        pressure: Pressure,
         is_stale: impl Fn(u32, &Address, u16) -> bool,
     ) -> Result<Swept, EbpfError> {
         let mut flows: HashMap<u64, Seen> = HashMap::new();
@@ -94,7 +107,7 @@ impl Flows {
         })?;
         let mut vips = HashSet::new();
         flows.retain(|_, seen| {
-            let is_over = seen.is_over(now_ns, timeouts, is_pressed);
+            let is_over = seen.is_over(now_ns, timeouts, pressure);
             if !is_over && seen.is_connected() {
                 vips.insert(seen.vip);
             }
@@ -161,19 +174,27 @@ impl Seen {
         }
     }
 
-    fn is_over(&self, now_ns: u64, timeouts: &ConntrackTimeouts, is_pressed: bool) -> bool {
+    fn is_over(&self, now_ns: u64, timeouts: &ConntrackTimeouts, pressure: Pressure) -> bool {
         let idle = Duration::from_nanos(now_ns.saturating_sub(self.last_ns));
-        let is_spare = is_pressed && !self.lasts() && idle > UNDER_PRESSURE;
+        let spare_after = match pressure {
+            Pressure::None => Duration::MAX,
+            Pressure::Draining if self.is_closed() => CLOSED_WHILE_DRAINING,
+            Pressure::Room | Pressure::Draining => UNDER_PRESSURE,
+        };
+        let is_spare = !self.lasts() && idle > spare_after;
         self.is_stale || is_spare || idle > self.limit(timeouts)
     }
 
     /// Whether somebody may come back to it: it was answered, and is neither closed nor one
     /// question with its answer.
     const fn lasts(&self) -> bool {
+        self.back & flow_flags::STREAM != 0 && !self.is_closed()
+    }
+
+    const fn is_closed(&self) -> bool {
         let any = self.there | self.back;
-        let is_closed = any & (flow_flags::RST | flow_flags::REFUSED) != 0
-            || self.there & self.back & flow_flags::FIN != 0;
-        self.back & flow_flags::STREAM != 0 && !is_closed
+        any & (flow_flags::RST | flow_flags::REFUSED) != 0
+            || self.there & self.back & flow_flags::FIN != 0
     }
 
     /// A TCP connection that was answered, and closed by nobody.
@@ -239,17 +260,27 @@ mod tests {
                 is_stale: false,
             };
             let limit_ns = seconds * 1_000_000_000;
-            assert!(!seen.is_over(7 + limit_ns, &none, false), "{seen:?}");
-            assert!(seen.is_over(8 + limit_ns, &none, false), "{seen:?}");
+            assert!(
+                !seen.is_over(7 + limit_ns, &none, Pressure::None),
+                "{seen:?}"
+            );
+            assert!(
+                seen.is_over(8 + limit_ns, &none, Pressure::None),
+                "{seen:?}"
+            );
             let two_seconds = 2_000_000_000;
             let lasts = seen.back & STREAM != 0
                 && (there | back) & (RST | REFUSED) == 0
                 && there & back & FIN == 0;
-            assert_eq!(
-                seen.is_over(7 + two_seconds, &none, true),
-                !lasts,
-                "{seen:?}"
-            );
+            for pressure in [Pressure::Room, Pressure::Draining] {
+                let is_over = seen.is_over(7 + two_seconds, &none, pressure);
+                assert_eq!(is_over, !lasts, "{seen:?}");
+            }
+            let is_closed = !lasts && back & STREAM != 0 || (there | back) & (RST | REFUSED) != 0;
+            let soon = 7 + 300_000_000;
+            assert!(!seen.is_over(soon, &none, Pressure::Room), "{seen:?}");
+            let is_over = seen.is_over(soon, &none, Pressure::Draining);
+            assert_eq!(is_over, is_closed, "{seen:?}");
         }
     }
 }

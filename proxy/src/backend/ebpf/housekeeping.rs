@@ -10,6 +10,8 @@ pub struct Housekeeping {
     pub flows_expired: u64,
     /// Sockets closed since the last round, because their endpoint is gone.
     pub sockets_destroyed: u64,
+    /// Connections that another mode's rules have begun may still be under way.
+    pub hands_over: bool,
     /// How full maps are.
     pub map_entries: Vec<MapLevel>,
     /// Packets dropped by reason, since the maps were made.

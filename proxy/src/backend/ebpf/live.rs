@@ -133,6 +133,7 @@ impl Live {
         &mut self,
         config: &Config,
         host_cookie: u64,
+        hands_over: bool,
     ) -> Result<(), StepError> {
         let addresses = node::addresses(config);
         for address in self.tables.node_addresses() {
@@ -144,7 +145,7 @@ impl Live {
             self.tables.set_node_address(address, flags)?;
         }
         self.tables.set_devices(&node::devices(config))?;
-        let block = node::settings_block(config, host_cookie);
+        let block = node::settings_block(config, host_cookie, hands_over);
         let is_there = match self.settings {
             Some(run) => {
                 let words = block.iter().flat_map(|slot| slot.0);
@@ -162,6 +163,12 @@ impl Live {
             }
         }
         Ok(())
+    }
+
+    /// Has programs leave everything alone that is not part of a flow they know, or do their work
+    /// (again). Either takes effect at once, wherever they are.
+    pub(super) fn rest(&mut self, is_resting: bool) {
+        self.tables.flip(0, self.settings.filter(|_| !is_resting));
     }
 
     /// The slots that the settings take.

@@ -21,12 +21,14 @@ mod attach;
 mod cleanup;
 mod compile;
 mod config;
+mod drain;
 mod error;
 mod events;
 mod features;
 mod filter;
 mod flows;
 mod former;
+mod handover;
 mod housekeeping;
 mod identities;
 #[cfg(test)]
@@ -51,7 +53,9 @@ use std::time::{Duration, Instant};
 
 use self::attach::Attached;
 use self::compile::compile;
+use self::flows::Pressure;
 use self::former::Former;
+use self::handover::Handover;
 use self::identities::Identities;
 use self::live::{Live, Step, StepError, fit, need_of, services_after};
 use self::pins::Pins;
@@ -61,8 +65,10 @@ use super::{Refusal, Report, Written};
 use crate::devices::Devices;
 use crate::plan::{PlanChange, PlanId, ServicePlan};
 
+pub use attach::is_attached;
 pub use cleanup::cleanup;
 pub use config::{Config, ConntrackTimeouts, Forwarding, Paths};
+pub use drain::Drain;
 pub use error::EbpfError;
 pub use features::{Features, Missing, probe};
 pub use housekeeping::{DropReason, Housekeeping, MapLevel, MapName, ServiceTotals};
@@ -102,6 +108,9 @@ pub struct Ebpf {
     shared: Option<Shared>,
     /// What an agent of an earlier schema left, until it is carried over.
     former: Option<Former>,
+    /// Nothing of ours is attached yet: programs rest until all are.
+    is_first: bool,
+    handover: Handover,
     refused: BTreeMap<PlanId, Refusal>,
     has_stale_flows: bool,
     /// A change was given up half way: what the maps hold is not what is noted of them, or the
@@ -166,8 +175,11 @@ impl Ebpf {
         }
         let former = Former::find(&paths.bpf_root, &pins)?;
         let spare = Live::load(&pins, USUAL, &features, config.forwarding)?;
+        let attached = Attached::none(paths.cgroup_root, pins.clone(), features.tcx);
         Ok(Self {
-            attached: Attached::none(paths.cgroup_root, pins.clone(), features.tcx),
+            is_first: !attached.is_inherited(),
+            attached,
+            handover: Handover::none(),
             config,
             features,
             pins,
@@ -252,7 +264,7 @@ impl Ebpf {
                 .attach(&mut live.loaded, &self.config.devices)?;
             repaired += 1;
         }
-        match live.write_settings(&self.config, self.host_cookie) {
+        match live.write_settings(&self.config, self.host_cookie, self.handover.is_on()) {
             Ok(()) => {}
             Err(StepError::Failed(error)) => return Err(error),
             Err(StepError::NoRoom) => self.grow(Vec::new())?,
@@ -399,13 +411,18 @@ impl Ebpf {
         if !live.tables.sizes().hold(&needed) {
             live = Live::load(&self.pins, needed, &self.features, self.config.forwarding)?;
         }
+        if self.is_first {
+            self.handover.begin();
+        } else if self.live.is_none() {
+            self.handover.resume();
+        }
         let filled = live
-            .write_settings(&self.config, self.host_cookie)
+            .write_settings(&self.config, self.host_cookie, self.handover.is_on())
             .and_then(|()| live.make(steps, &mut shared.identities));
         match filled {
             // Connections go on also where their Service went while no agent ran.
             Ok(()) => {
-                let swept = shared.sweep_flows(&self.config.conntrack, false, false)?;
+                let swept = shared.sweep_flows(&self.config.conntrack, false, Pressure::None)?;
                 live.tables.drain(&swept.vips)?;
             }
             Err(StepError::Failed(error)) => return Err(error),
@@ -417,10 +434,15 @@ impl Ebpf {
                 });
             }
         }
+        self.handover.forget_closed(|to| live.tables.has_tcp(to));
+        // A flow that begins needs the programs of all its devices.
+        live.rest(self.is_first);
         // From here on some programs may be of the new set, and others of the one before.
         self.is_torn = true;
         self.attached
             .attach(&mut live.loaded, &self.config.devices)?;
+        live.rest(false);
+        self.is_first = false;
         // What began while the old programs were still there.
         shared.carry_over(self.former.as_ref())?;
         self.has_stale_flows |= shared.follow_all(&live.programmed);

@@ -25,10 +25,16 @@ const NODE_PORTS: (u16, u16) = (30_000, 32_767);
 const LOWEST: u16 = 1024;
 
 /// The settings block.
-pub(super) fn settings_block(config: &Config, host_cookie: u64) -> Vec<Slot> {
+pub(super) fn settings_block(config: &Config, host_cookie: u64, hands_over: bool) -> Vec<Slot> {
     let mut block: Vec<Slot> = IpFamily::BOTH
         .into_iter()
-        .map(|family| Slot::from(settings(config, family, host_cookie)))
+        .map(|family| {
+            let mut settings = settings(config, family, host_cookie);
+            if hands_over {
+                settings.flags |= settings_flags::HANDOVER;
+            }
+            Slot::from(settings)
+        })
         .collect();
     block.push(Slot::from(SettingsPorts {
         ranges: masquerade_ports(ephemeral_ports()),

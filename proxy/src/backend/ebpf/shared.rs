@@ -12,7 +12,7 @@ use switchyard_datapath::layout::{
     Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, UDP, map_names,
 };
 
-use super::flows::{Flows, Swept};
+use super::flows::{Flows, Pressure, Swept};
 use super::former::Former;
 use super::identities::Identities;
 use super::live::{Programmed, serving};
@@ -150,13 +150,13 @@ impl Shared {
         &mut self,
         timeouts: &ConntrackTimeouts,
         with_stale: bool,
-        is_pressed: bool,
+        pressure: Pressure,
     ) -> Result<Swept, EbpfError> {
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         self.flows.sweep(
             monotonic_ns(),
             timeouts,
-            is_pressed,
+            pressure,
             |service, address, port| {
                 with_stale && !serving.contains(&given_endpoint(service, *address, port))
             },
@@ -300,7 +300,7 @@ fn udp_endpoints(index: u32, plan: &ServicePlan) -> impl Iterator<Item = GivenEn
 }
 
 /// The clock that the programs read.
-fn monotonic_ns() -> u64 {
+pub(super) fn monotonic_ns() -> u64 {
     use nix::time::{ClockId, clock_gettime};
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
     now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))

@@ -9,12 +9,14 @@ mod sizes;
 mod slots;
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError};
 use switchyard_datapath::layout::{
-    Address, Device, Frontend, FrontendKey, RangeKey, address_flags, map_names,
+    Address, Device, Frontend, FrontendKey, RangeKey, TCP, address_flags, map_names,
 };
+use switchyard_datapath::service::any_of_family;
 use switchyard_kernel::Mapping;
 
 use self::claims::Claims;
@@ -263,6 +265,20 @@ impl Tables {
             self.claims.insert(address, claims);
         }
         Ok(())
+    }
+
+    /// Whether a TCP port of an address, or of the node, leads to a Service.
+    pub(super) fn has_tcp(&self, to: SocketAddr) -> bool {
+        let leads = |address| {
+            self.owners.contains_key(&FrontendKey {
+                address,
+                port: to.port().to_be(),
+                protocol: TCP,
+                reserved: 0,
+            })
+        };
+        let address = Address::from(to.ip());
+        leads(address) || leads(any_of_family(&address))
     }
 
     /// Lets an address and port lead to a Service.

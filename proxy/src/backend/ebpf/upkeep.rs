@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use switchyard_datapath::layout::limits;
 
+use super::flows::Pressure;
 use super::tables::Sizes;
 use super::{DropReason, Ebpf, Housekeeping, MapLevel, MapName};
 use crate::plan::PlanId;
@@ -29,6 +30,13 @@ impl Ebpf {
                 tracing::warn!(%error, "devices without programs stay so for now");
             }
         }
+        if self.handover.ends(now, |to| live.tables.has_tcp(to)) {
+            let (config, cookie) = (&self.config, self.host_cookie);
+            if live.write_settings(config, cookie, false).is_err() {
+                tracing::debug!("written at the next comparison");
+            }
+        }
+        kept.hands_over = self.handover.is_on();
         let identities = &shared.identities;
         live.events
             .tell(now, |index| identities.name(index).map(PlanId::to_string));
@@ -39,7 +47,12 @@ impl Ebpf {
         self.lost_for_room = lost_for_room;
         let is_wanted = is_pressed || self.has_stale_flows || live.tables.has_draining();
         if is_wanted || self.due.flows.is_due(now) {
-            match shared.sweep_flows(&self.config.conntrack, self.has_stale_flows, is_pressed) {
+            let pressure = if is_pressed {
+                Pressure::Room
+            } else {
+                Pressure::None
+            };
+            match shared.sweep_flows(&self.config.conntrack, self.has_stale_flows, pressure) {
                 Ok(swept) => {
                     kept.flows_expired = swept.expired;
                     self.levels.flows = swept.entries;

@@ -5,7 +5,7 @@ use switchyard_netlink::nfacct::{Acct, AcctError};
 use super::fixed;
 use super::survey::is_per_service;
 use super::{Shared, cluster_ips, names, nfacct_names};
-use crate::backend::xtables::{self, Jump, Kept, Table, Tool, ToolError};
+use crate::backend::xtables::{self, Batch, Jump, Kept, Table, Tool, ToolError};
 
 /// Removes our jumps and chains from every table of the tool's family, but for those that the
 /// mode in force keeps. True if there were any.
@@ -29,6 +29,26 @@ pub fn cleanup(tool: &Tool, kept: &Kept) -> Result<bool, ToolError> {
         first_error.get_or_insert(error.into());
     }
     first_error.map_or(Ok(any), Err)
+}
+
+/// Takes away the rules that drop what connection tracking can't make sense of, whoever's of this
+/// mode they are. Behind a bridge, it sees the answers of flows that programs at devices translate
+/// before they are translated back, and takes what follows for invalid.
+///
+/// # Errors
+/// When the table can't be read or written.
+pub fn accept_invalid(tool: &Tool) -> Result<bool, ToolError> {
+    let rules = tool.rules_with(Table::Filter, "--ctstate INVALID ")?;
+    let mut batch = Batch::default();
+    for (chain, rule) in rules.iter().filter(|(chain, _)| chain == names::FORWARD) {
+        batch.section(Table::Filter);
+        batch.delete(chain, rule);
+    }
+    let script = batch.finish();
+    if script.is_empty() {
+        return Ok(false);
+    }
+    tool.restore(script.text()).map(|()| true)
 }
 
 /// The accounting objects, unless the other family's rules, or the reference, still count in

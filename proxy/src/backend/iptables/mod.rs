@@ -30,8 +30,8 @@ mod simulation;
 mod survey;
 
 pub use apply::Rules;
+pub use cleanup::{accept_invalid, cleanup, kept};
 pub(in crate::backend) use cleanup::{cleaned_jumps, is_chain_cleaned};
-pub use cleanup::{cleanup, kept};
 pub use config::Config;
 
 use crate::backend::xtables::Table;

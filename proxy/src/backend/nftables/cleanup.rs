@@ -30,19 +30,23 @@ pub fn cleanup() -> Result<bool, NftablesModeError> {
 }
 
 fn delete(kernel: &mut Nftables, family: Family) -> Result<bool, NftError> {
-    let table = lower::table_id(family);
-    let tables = match kernel.tables(family.into()) {
-        Ok(tables) => tables,
-        // What a kernel without nf_tables says.
-        Err(error) if error.code() == Some(nix::libc::EINVAL) => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    if !tables
-        .iter()
-        .any(|listed| &*listed.object.name == names::TABLE)
-    {
-        return Ok(false);
+    let there = has_table(kernel, family, names::TABLE)?;
+    if there {
+        kernel.apply(&lower::table_id(family), &[Change::DeleteTable])?;
     }
-    kernel.apply(&table, &[Change::DeleteTable])?;
-    Ok(true)
+    Ok(there)
+}
+
+/// Whether a family has a table of this name.
+pub(super) fn has_table(
+    kernel: &mut Nftables,
+    family: Family,
+    name: &str,
+) -> Result<bool, NftError> {
+    match kernel.tables(family.into()) {
+        Ok(tables) => Ok(tables.iter().any(|listed| &*listed.object.name == name)),
+        // What a kernel without nf_tables says.
+        Err(error) if error.code() == Some(nix::libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

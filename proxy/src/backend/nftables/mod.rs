@@ -27,6 +27,7 @@ mod error;
 mod expressions;
 mod fixed;
 mod form;
+mod handover;
 mod lower;
 #[cfg(test)]
 mod model;
@@ -42,5 +43,6 @@ mod text;
 pub use cleanup::cleanup;
 pub use config::Config;
 pub use error::NftablesModeError;
+pub use handover::{keep_connections, release_connections};
 pub use probe::{Features, probe};
 pub use tables::Tables;

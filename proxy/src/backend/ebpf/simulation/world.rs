@@ -118,7 +118,7 @@ impl World {
             maps.set_word(index, next);
             next += u32::try_from(block.len()).unwrap();
         };
-        let mut settings = node::settings_block(&config, HOST);
+        let mut settings = node::settings_block(&config, HOST, false);
         *settings.last_mut().unwrap() = Slot::from(SettingsPorts {
             ranges: PORTS,
             reserved: [0; 6],

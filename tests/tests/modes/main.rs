@@ -1,0 +1,148 @@
+//! From each proxy mode to each other, and from kube-proxy and back: under steady traffic no new
+//! connection fails, those that are open go on, and nothing of the former mode stays.
+
+mod kept;
+mod left;
+mod stage;
+
+use anyhow::{Context, Result};
+use switchyard_tests::cases::Backend;
+
+use self::left::Left;
+use self::stage::{Stage, Switch, kube_proxy};
+
+/// Each way from one of three modes to another.
+const ROUND: [Mode; 7] = {
+    use Mode::{Ebpf, Iptables, Nftables};
+    [Iptables, Nftables, Ebpf, Iptables, Ebpf, Nftables, Iptables]
+};
+
+/// A mode that this kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Iptables,
+    Nftables,
+    Ebpf,
+}
+
+/// The backends that stand for the modes in one round.
+#[derive(Clone, Copy)]
+struct Backends {
+    iptables: Backend,
+    ebpf: Backend,
+}
+
+const USUAL: Backends = Backends {
+    iptables: Backend::IPTABLES_NFT,
+    ebpf: Backend::EBPF,
+};
+const OTHERS: Backends = Backends {
+    iptables: Backend::IPTABLES_LEGACY,
+    ebpf: Backend::EBPF_DIRECT,
+};
+
+impl Backends {
+    /// The backend of a mode. All find the tool of iptables, for the rules that must go.
+    fn of(self, mode: Mode) -> Backend {
+        let backend = match mode {
+            Mode::Iptables => self.iptables,
+            Mode::Nftables => Backend::NFTABLES,
+            Mode::Ebpf => self.ebpf,
+        };
+        Backend {
+            tool: self.iptables.tool,
+            ..backend
+        }
+    }
+}
+
+/// Goes the whole round, and looks after each switch.
+fn go_round(backends: Backends, switch: Switch) -> Result<()> {
+    let mut stage = Stage::new(backends)?;
+    stage.begin(ROUND[0], switch)?;
+    let traffic = stage.traffic()?;
+    for ways in ROUND.windows(2) {
+        let (from, to) = (ways[0], ways[1]);
+        let way = format!("{from:?} to {to:?}, {switch:?}");
+        let open = stage.open()?;
+        stage.switch(to, switch).with_context(|| way.clone())?;
+        traffic.wait_for_connections(100)?;
+        stage
+            .check_kept(&open, from, to)
+            .with_context(|| way.clone())?;
+        drop(open);
+        stage.check_verdicts(to).with_context(|| way.clone())?;
+        Left::of_all_but(to)
+            .wait_gone(&stage)
+            .with_context(|| way.clone())?;
+        println!("{way}: {} connections so far", traffic.connections());
+    }
+    traffic.stop()?.check().with_context(|| stage.log_tail())
+}
+
+#[test]
+fn restarts_with_another_flag() -> Result<()> {
+    go_round(USUAL, Switch::Restart)
+}
+
+#[test]
+fn changes_of_the_configuration_file() -> Result<()> {
+    go_round(OTHERS, Switch::Reload)
+}
+
+/// From the rules of a running kube-proxy to each mode, and back to it.
+fn from_kube_proxy_and_back(reference: Mode) -> Result<()> {
+    let mut stage = Stage::new(USUAL)?;
+    kube_proxy::load(&stage.bed, reference)?;
+    let traffic = stage.traffic()?;
+    for to in [Mode::Iptables, Mode::Nftables, Mode::Ebpf] {
+        let way = format!("kube-proxy's {reference:?} to {to:?}");
+        let open = stage.open()?;
+        stage
+            .begin(to, Switch::Restart)
+            .with_context(|| way.clone())?;
+        traffic.wait_for_connections(100)?;
+        stage
+            .check_kept(&open, reference, to)
+            .with_context(|| way.clone())?;
+        drop(open);
+        stage.check_verdicts(to).with_context(|| way.clone())?;
+        Left::of_all_but(to)
+            .wait_gone(&stage)
+            .with_context(|| way.clone())?;
+        let way = format!("{to:?} back to kube-proxy's {reference:?}");
+        let open = stage.open()?;
+        // It knows nothing of our programs: what it takes over from is its own mode.
+        if to != reference {
+            stage.switch(reference, Switch::Restart)?;
+            traffic.wait_for_connections(100)?;
+            stage
+                .check_kept(&open, to, reference)
+                .with_context(|| way.clone())?;
+        }
+        // Its rules drop what connection tracking can't make sense of: flows of ebpf mode, maybe.
+        drop(open);
+        Left::of_all_but(reference)
+            .wait_gone(&stage)
+            .with_context(|| way.clone())?;
+        let open = stage.open()?;
+        stage.end()?;
+        kube_proxy::start(&stage.bed, reference).with_context(|| way.clone())?;
+        traffic.wait_for_connections(100)?;
+        stage
+            .check_kept(&open, reference, reference)
+            .with_context(|| way.clone())?;
+        println!("{way}: {} connections so far", traffic.connections());
+    }
+    traffic.stop()?.check().with_context(|| stage.log_tail())
+}
+
+#[test]
+fn from_kube_proxy_s_rules_and_back() -> Result<()> {
+    from_kube_proxy_and_back(Mode::Iptables)
+}
+
+#[test]
+fn from_kube_proxy_s_tables_and_back() -> Result<()> {
+    from_kube_proxy_and_back(Mode::Nftables)
+}
