@@ -41,10 +41,8 @@ fn assert_same<T: PartialEq + std::fmt::Debug>(
     again: Result<Option<Listed<T>>, Detail>,
     object: &T,
 ) {
-    match again {
-        Ok(Some(again)) => assert_eq!(&again.object, object),
-        other => panic!("{object:?} was written and read as {other:?}"),
-    }
+    let again = again.map(|listed| listed.map(|listed| listed.object));
+    assert_eq!(again.as_ref().map(Option::as_ref), Ok(Some(object)));
 }
 
 /// The attributes of the only message of a change, as a listing has them: with a handle, if they
