@@ -36,10 +36,12 @@ mod incremental;
 #[cfg(kernel_log)]
 pub mod kernel_log;
 mod live;
+mod making;
 mod node;
 pub mod opt_out;
 mod pins;
 mod programs;
+mod rebuild;
 mod shared;
 #[cfg(test)]
 mod simulation;
@@ -52,12 +54,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::attach::Attached;
-use self::compile::compile;
-use self::flows::Pressure;
 use self::former::Former;
 use self::handover::Handover;
-use self::identities::Identities;
-use self::live::{Live, Step, StepError, fit, need_of, services_after};
+use self::live::{Live, StepError};
 use self::pins::Pins;
 use self::shared::{Every, Shared};
 use self::tables::Sizes;
@@ -285,172 +284,6 @@ impl Ebpf {
             written: Written::Elements(live.map_or(0, |live| live.tables.take_written())),
             repaired,
         }
-    }
-
-    /// Compiles what is wanted; what has no form in the maps is refused, and stays as it is.
-    fn steps(&mut self, wanted: Vec<(PlanId, Option<Arc<ServicePlan>>)>) -> Vec<Step> {
-        let mut steps = Vec::with_capacity(wanted.len());
-        for (id, plan) in wanted {
-            self.refused.remove(&id);
-            let new = match plan {
-                None => None,
-                Some(plan) => match compile(&plan) {
-                    Ok(compiled) => Some((plan, compiled)),
-                    Err(error) => {
-                        let message = error.to_string();
-                        self.refused.insert(id, Refusal { message });
-                        continue;
-                    }
-                },
-            };
-            steps.push(Step { id, new });
-        }
-        steps
-    }
-
-    /// Makes steps in the set that is there, or in a larger one.
-    fn make(&mut self, steps: Vec<Step>) -> Result<(), EbpfError> {
-        let (Some(live), Some(shared)) = (&mut self.live, &mut self.shared) else {
-            return self.rebuild(steps);
-        };
-        if !live
-            .tables
-            .sizes()
-            .hold(&live.needed(&steps, &shared.identities))
-        {
-            return self.grow(steps);
-        }
-        let changed: Vec<_> = steps
-            .iter()
-            .map(|step| {
-                let index = live.programmed.get(&step.id).map(|old| old.index);
-                let plan = step.new.as_ref().map(|(plan, _)| Arc::clone(plan));
-                (step.id.clone(), index, plan)
-            })
-            .collect();
-        let was_torn = std::mem::replace(&mut self.is_torn, true);
-        match live.make(steps, &mut shared.identities) {
-            Ok(()) => self.is_torn = was_torn,
-            Err(StepError::Failed(error)) => return Err(error),
-            // There is room, but not in one piece: a new set has no gaps.
-            Err(StepError::NoRoom) => {
-                let steps = changed
-                    .into_iter()
-                    .map(|(id, _, plan)| (id, plan))
-                    .collect();
-                let steps = self.steps(steps);
-                return self.grow(steps);
-            }
-        }
-        for (id, index, new) in changed {
-            let now = live.programmed.get(&id).map(|now| now.index);
-            let Some(index) = now.or(index) else {
-                continue;
-            };
-            self.has_stale_flows |= shared.follow(index, new.as_deref());
-            if new.is_none() {
-                self.due.affinity.hasten();
-                self.due.counters.hasten();
-            }
-        }
-        Ok(())
-    }
-
-    /// Moves everything to a set without gaps, larger if it must be, with these steps made.
-    fn grow(&mut self, steps: Vec<Step>) -> Result<(), EbpfError> {
-        let before = self.live.as_ref().map(|live| live.tables.sizes());
-        let mut wanted: BTreeMap<PlanId, Option<Arc<ServicePlan>>> = BTreeMap::new();
-        for programmed in self.live.iter().flat_map(|live| &live.programmed) {
-            let plan = &programmed.plan;
-            wanted.insert(plan.id.clone(), Some(Arc::clone(plan)));
-        }
-        for step in steps {
-            wanted.insert(step.id, step.new.map(|(plan, _)| plan));
-        }
-        wanted.retain(|_, plan| plan.is_some());
-        let steps = self.steps(wanted.into_iter().collect());
-        self.rebuild(steps)?;
-        if let (Some(before), Some(live)) = (before, &self.live) {
-            let after = live.tables.sizes();
-            // The same sizes: what was torn, or had gaps, was replaced by something whole.
-            tracing::info!(?before, ?after, "the maps were replaced by others");
-        }
-        Ok(())
-    }
-
-    /// Loads a new set, fills it, and puts it in the place of the one that is there.
-    fn rebuild(&mut self, mut steps: Vec<Step>) -> Result<(), EbpfError> {
-        steps.retain(|step| step.new.is_some());
-        let (steps, left) = fit(steps, &Sizes::MAX);
-        for id in left {
-            let message = format!(
-                "no room: the maps of ebpf mode hold {:?} at most",
-                Sizes::MAX
-            );
-            self.refused.insert(id, Refusal { message });
-        }
-        let needs = |identities: Option<&Identities>| {
-            let compiled = steps.iter().filter_map(|step| step.new.as_ref());
-            Sizes {
-                services: services_after(&steps, identities),
-                ..need_of(compiled.map(|(_, compiled)| compiled))
-            }
-        };
-        let needed = needs(self.shared.as_ref().map(|shared| &shared.identities));
-        let mut live = match self.spare.take() {
-            Some(spare) if spare.tables.sizes().hold(&needed) => spare,
-            _ => Live::load(&self.pins, needed, &self.features, self.config.forwarding)?,
-        };
-        let shared = match &mut self.shared {
-            Some(shared) => shared,
-            none => none.insert(Shared::of(&mut live.loaded)?),
-        };
-        shared.carry_over(self.former.as_ref())?;
-        // Indexes of an earlier run may be higher than there are Services.
-        let needed = needs(Some(&shared.identities));
-        if !live.tables.sizes().hold(&needed) {
-            live = Live::load(&self.pins, needed, &self.features, self.config.forwarding)?;
-        }
-        if self.is_first {
-            self.handover.begin();
-        } else if self.live.is_none() {
-            self.handover.resume();
-        }
-        let filled = live
-            .write_settings(&self.config, self.host_cookie, self.handover.is_on())
-            .and_then(|()| live.make(steps, &mut shared.identities));
-        match filled {
-            // Connections go on also where their Service went while no agent ran.
-            Ok(()) => {
-                let swept = shared.sweep_flows(&self.config.conntrack, false, Pressure::None)?;
-                live.tables.drain(&swept.vips)?;
-            }
-            Err(StepError::Failed(error)) => return Err(error),
-            Err(StepError::NoRoom) => {
-                return Err(EbpfError::Full {
-                    what: "slots in one piece",
-                    needed: needed.slots.into(),
-                    limit: live.tables.sizes().slots.into(),
-                });
-            }
-        }
-        self.handover.forget_closed(|to| live.tables.has_tcp(to));
-        // A flow that begins needs the programs of all its devices.
-        live.rest(self.is_first);
-        // From here on some programs may be of the new set, and others of the one before.
-        self.is_torn = true;
-        self.attached
-            .attach(&mut live.loaded, &self.config.devices)?;
-        live.rest(false);
-        self.is_first = false;
-        // What began while the old programs were still there.
-        shared.carry_over(self.former.as_ref())?;
-        self.has_stale_flows |= shared.follow_all(&live.programmed);
-        self.live = Some(live);
-        self.is_torn = false;
-        self.due.affinity.hasten();
-        self.due.counters.hasten();
-        Ok(())
     }
 
     /// What an earlier run remembered, and nothing speaks for any more.
