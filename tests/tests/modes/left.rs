@@ -46,11 +46,16 @@ impl Left {
 
     fn wrong(self, stage: &Stage) -> Result<Vec<String>> {
         let mut there = Vec::new();
+        // Both modes have rules and sets under these names.
+        let with_rules = match self.in_force {
+            Mode::Ipvs => Mode::Ipvs,
+            _ => Mode::Iptables,
+        };
         for family in [Family::IPv4, Family::IPv6] {
             let rules = stage.iptables_save(family)?;
             // The kubelet makes this chain as well.
             let ours = |line: &&str| line.contains("KUBE-") && !line.contains("KUBE-FIREWALL");
-            there.push((Mode::Iptables, rules.lines().find(ours).map(str::to_owned)));
+            there.push((with_rules, rules.lines().find(ours).map(str::to_owned)));
         }
         for line in stage.node("nft list tables")?.lines() {
             let is_ours = line.contains("kube-proxy");
@@ -58,7 +63,11 @@ impl Left {
         }
         let sets = stage.node("ipset list -n")?;
         let set = sets.lines().find(|line| line.contains("KUBE-"));
-        there.push((Mode::Iptables, set.map(str::to_owned)));
+        there.push((with_rules, set.map(str::to_owned)));
+        let links = stage.node("ip -o link show")?;
+        let device = links.lines().find(|line| line.contains("kube-ipvs0"));
+        let of_ipvs = sets.lines().find(|line| line.contains("KUBE-LOOP-BACK"));
+        there.push((Mode::Ipvs, device.or(of_ipvs).map(str::to_owned)));
         let pin = first_file(&stage.bed.ebpf_roots()?.bpf);
         there.push((Mode::Ebpf, pin));
         let mut wrong = Vec::new();
@@ -73,7 +82,7 @@ impl Left {
             wrong
                 .push("without the rule that is left out while flows of ebpf mode last".to_owned());
         }
-        for mode in [Mode::Iptables, Mode::Nftables, Mode::Ebpf] {
+        for mode in [Mode::Iptables, Mode::Nftables, Mode::Ipvs, Mode::Ebpf] {
             let found = there.iter().filter(|(of, _)| *of == mode);
             let mut found = found.filter_map(|(_, what)| what.clone());
             match found.next() {

@@ -17,11 +17,12 @@ const ROUND: [Mode; 7] = {
     [Iptables, Nftables, Ebpf, Iptables, Ebpf, Nftables, Iptables]
 };
 
-/// A mode that this kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Iptables,
     Nftables,
+    /// Few kernels have it: see the tests that are ignored.
+    Ipvs,
     Ebpf,
 }
 
@@ -47,6 +48,7 @@ impl Backends {
         let backend = match mode {
             Mode::Iptables => self.iptables,
             Mode::Nftables => Backend::NFTABLES,
+            Mode::Ipvs => Backend::IPVS,
             Mode::Ebpf => self.ebpf,
         };
         Backend {
@@ -56,12 +58,12 @@ impl Backends {
     }
 }
 
-/// Goes the whole round, and looks after each switch.
-fn go_round(backends: Backends, switch: Switch) -> Result<()> {
+/// Goes a whole round, and looks after each switch.
+fn go_round(round: &[Mode], backends: Backends, switch: Switch) -> Result<()> {
     let mut stage = Stage::new(backends)?;
-    stage.begin(ROUND[0], switch)?;
+    stage.begin(round[0], switch)?;
     let traffic = stage.traffic()?;
-    for ways in ROUND.windows(2) {
+    for ways in round.windows(2) {
         let (from, to) = (ways[0], ways[1]);
         let way = format!("{from:?} to {to:?}, {switch:?}");
         let open = stage.open()?;
@@ -82,12 +84,42 @@ fn go_round(backends: Backends, switch: Switch) -> Result<()> {
 
 #[test]
 fn restarts_with_another_flag() -> Result<()> {
-    go_round(USUAL, Switch::Restart)
+    go_round(&ROUND, USUAL, Switch::Restart)
 }
 
 #[test]
 fn changes_of_the_configuration_file() -> Result<()> {
-    go_round(OTHERS, Switch::Reload)
+    go_round(&ROUND, OTHERS, Switch::Reload)
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS"]
+fn ipvs_and_iptables() -> Result<()> {
+    go_round(
+        &[Mode::Ipvs, Mode::Iptables, Mode::Ipvs],
+        USUAL,
+        Switch::Restart,
+    )
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS"]
+fn ipvs_and_nftables() -> Result<()> {
+    go_round(
+        &[Mode::Ipvs, Mode::Nftables, Mode::Ipvs],
+        USUAL,
+        Switch::Restart,
+    )
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS"]
+fn ipvs_and_ebpf() -> Result<()> {
+    go_round(
+        &[Mode::Ipvs, Mode::Ebpf, Mode::Ipvs],
+        USUAL,
+        Switch::Restart,
+    )
 }
 
 /// From the rules of a running kube-proxy to each mode, and back to it.

@@ -106,6 +106,7 @@ impl Stage {
         options
             .flags
             .push(format!("--iptables-sync-period={PERIOD}"));
+        options.flags.push(format!("--ipvs-sync-period={PERIOD}"));
         Ok(options)
     }
 
@@ -113,6 +114,7 @@ impl Stage {
         let word = match mode {
             Mode::Iptables => "iptables",
             Mode::Nftables => "nftables",
+            Mode::Ipvs => "ipvs",
             Mode::Ebpf => "ebpf",
         };
         let roots = self.bed.ebpf_roots()?;
@@ -237,7 +239,9 @@ pub(super) mod kube_proxy {
         })??;
         match mode {
             Mode::Nftables => recorded::load_reference_tables(bed),
-            Mode::Iptables | Mode::Ebpf => recorded::start_reference_rules(bed, IptablesTool::Nft),
+            Mode::Iptables | Mode::Ipvs | Mode::Ebpf => {
+                recorded::start_reference_rules(bed, IptablesTool::Nft)
+            }
         }
     }
 
@@ -245,7 +249,9 @@ pub(super) mod kube_proxy {
     pub(in super::super) fn start(bed: &Testbed, mode: Mode) -> Result<()> {
         match mode {
             Mode::Nftables => recorded::start_reference_tables(bed),
-            Mode::Iptables | Mode::Ebpf => recorded::start_reference_rules(bed, IptablesTool::Nft),
+            Mode::Iptables | Mode::Ipvs | Mode::Ebpf => {
+                recorded::start_reference_rules(bed, IptablesTool::Nft)
+            }
         }
     }
 }
