@@ -6,6 +6,7 @@
 //! within a moment). Filtering in the kernel (`CTA_FILTER`) is there since 5.8: older kernels
 //! overlook the wish and send flows of all protocols, which are then sorted out here.
 
+mod connection;
 mod flow;
 
 use std::fmt;
@@ -19,8 +20,9 @@ use crate::family::Family;
 use crate::nfnl::{Answer, NfnlSocket};
 use crate::writer::{MessageHead, Writer};
 
-pub use flow::{Connection, Flow, Tuple, Zone, ZoneScope};
+pub use connection::Connection;
 use flow::{EntryKey, IPPROTO_TCP, IPPROTO_UDP};
+pub use flow::{Flow, Tuple, Zone, ZoneScope};
 
 const SUBSYSTEM_CTNETLINK: u8 = 1;
 const MSG_NEW: u8 = 0;
@@ -283,10 +285,11 @@ impl fmt::Display for Flow {
     }
 }
 
-/// Any bytes as a flow that the kernel lists.
+/// Any bytes as a flow or connection that the kernel lists.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_any_bytes(bytes: &[u8]) {
     let _ = Flow::parse_udp(bytes);
+    let _ = Connection::parse(bytes);
 }
 
 #[cfg(test)]

@@ -4,12 +4,11 @@ use crate::attribute::{self, Detail, attributes};
 use crate::family::Family;
 use crate::writer::Writer;
 
-const CTA_TUPLE_ORIG: u16 = 1;
+pub(super) const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
-const CTA_STATUS: u16 = 3;
-const CTA_PROTOINFO: u16 = 4;
-const CTA_ID: u16 = 12;
-const CTA_ZONE: u16 = 18;
+pub(super) const CTA_STATUS: u16 = 3;
+pub(super) const CTA_ID: u16 = 12;
+pub(super) const CTA_ZONE: u16 = 18;
 
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -24,19 +23,12 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
-const CTA_PROTOINFO_TCP: u16 = 1;
-const CTA_PROTOINFO_TCP_STATE: u16 = 1;
-
-/// `enum tcp_conntrack` of `linux/netfilter/nf_conntrack_tcp.h`.
-const TCP_TIME_WAIT: u8 = 7;
-const TCP_CLOSE: u8 = 8;
-
 /// TCP's number in IP headers.
 pub(super) const IPPROTO_TCP: u8 = 6;
 /// UDP's number in IP headers.
 pub(super) const IPPROTO_UDP: u8 = 17;
 /// `IPS_DST_NAT` of `linux/netfilter/nf_conntrack_common.h`.
-const STATUS_DST_NAT: u32 = 1 << 5;
+pub(super) const STATUS_DST_NAT: u32 = 1 << 5;
 
 /// A UDP flow of the conntrack table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,91 +45,13 @@ pub struct Flow {
     pub status: u32,
 }
 
-/// A TCP connection of the conntrack table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Connection {
-    /// From the client to where it believes to send.
-    pub original: Tuple,
-    /// The kernel translates the destination.
-    pub has_destination_nat: bool,
-    /// It was reset, or closed by both ends.
-    pub is_over: bool,
-    /// The conntrack zone, where it is not the default one.
-    pub zone: Option<Zone>,
-    /// The kernel's id of this very entry.
-    pub id: Option<u32>,
-}
-
-impl Connection {
-    /// Reads the attributes of one entry; `None` if it is not TCP.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Option<Self>, Detail> {
-        let (mut original, mut status, mut state) = (None, 0, None);
-        let (mut zone, mut id) = (None, None);
-        for attribute in attributes(bytes) {
-            let (kind, value) = attribute?;
-            match kind {
-                CTA_TUPLE_ORIG => {
-                    let raw = RawTuple::parse(value)?;
-                    if raw.protocol != Some(IPPROTO_TCP) {
-                        return Ok(None);
-                    }
-                    original = Some(raw.tuple()?);
-                    let scope = ZoneScope::Original;
-                    zone = raw.zone.map(|id| Zone { id, scope }).or(zone);
-                }
-                CTA_STATUS => status = attribute::u32_be(value, "CTA_STATUS")?,
-                CTA_ID => id = Some(attribute::u32_be(value, "CTA_ID")?),
-                CTA_ZONE => {
-                    let scope = ZoneScope::Both;
-                    let id = attribute::u16_be(value, "CTA_ZONE")?;
-                    zone = Some(Zone { id, scope });
-                }
-                CTA_PROTOINFO => state = tcp_state(value)?,
-                _ => {}
-            }
-        }
-        let original = original.ok_or("a conntrack entry without its original tuple")?;
-        Ok(Some(Self {
-            original,
-            has_destination_nat: status & STATUS_DST_NAT != 0,
-            is_over: matches!(state, Some(TCP_TIME_WAIT | TCP_CLOSE)),
-            zone,
-            id,
-        }))
-    }
-
-    pub(super) const fn key(&self) -> EntryKey {
-        EntryKey {
-            protocol: IPPROTO_TCP,
-            original: self.original,
-            zone: self.zone,
-            id: self.id,
-        }
-    }
-}
-
 /// What names an entry to the kernel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EntryKey {
-    protocol: u8,
+    pub(super) protocol: u8,
     pub(super) original: Tuple,
-    zone: Option<Zone>,
-    id: Option<u32>,
-}
-
-/// The state of TCP in an entry, if it says one.
-fn tcp_state(bytes: &[u8]) -> Result<Option<u8>, Detail> {
-    for attribute in attributes(bytes) {
-        let (CTA_PROTOINFO_TCP, value) = attribute? else {
-            continue;
-        };
-        for attribute in attributes(value) {
-            if let (CTA_PROTOINFO_TCP_STATE, value) = attribute? {
-                return attribute::u8(value, "CTA_PROTOINFO_TCP_STATE").map(Some);
-            }
-        }
-    }
-    Ok(None)
+    pub(super) zone: Option<Zone>,
+    pub(super) id: Option<u32>,
 }
 
 /// Source and destination of one direction of a flow.
@@ -282,17 +196,17 @@ pub(super) fn write_protocol_only(writer: &mut Writer, protocol: u8) {
 }
 
 #[derive(Default)]
-struct RawTuple {
+pub(super) struct RawTuple {
     source: Option<IpAddr>,
     destination: Option<IpAddr>,
-    protocol: Option<u8>,
+    pub(super) protocol: Option<u8>,
     source_port: Option<u16>,
     destination_port: Option<u16>,
-    zone: Option<u16>,
+    pub(super) zone: Option<u16>,
 }
 
 impl RawTuple {
-    fn parse(bytes: &[u8]) -> Result<Self, Detail> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Detail> {
         let mut raw = Self::default();
         for attribute in attributes(bytes) {
             let (kind, value) = attribute?;
@@ -337,7 +251,7 @@ impl RawTuple {
         Ok(())
     }
 
-    fn tuple(&self) -> Result<Tuple, Detail> {
+    pub(super) fn tuple(&self) -> Result<Tuple, Detail> {
         let socket =
             |address: Option<IpAddr>, port: Option<u16>| Some(SocketAddr::new(address?, port?));
         socket(self.source, self.source_port)
@@ -352,6 +266,7 @@ impl RawTuple {
 
 #[cfg(test)]
 mod tests {
+    use super::super::connection::Connection;
     use super::*;
 
     fn tuple_bytes(kind: u8, source: u8, destination: u8, ports: [u8; 2]) -> Vec<u8> {

@@ -92,34 +92,27 @@ fn changes_of_the_configuration_file() -> Result<()> {
     go_round(&ROUND, OTHERS, Switch::Reload)
 }
 
+/// From ipvs mode to another and back, in a kernel that has IPVS.
+fn ipvs_and(other: Mode) -> Result<()> {
+    go_round(&[Mode::Ipvs, other, Mode::Ipvs], USUAL, Switch::Restart)
+}
+
 #[test]
 #[ignore = "needs a kernel with IPVS"]
 fn ipvs_and_iptables() -> Result<()> {
-    go_round(
-        &[Mode::Ipvs, Mode::Iptables, Mode::Ipvs],
-        USUAL,
-        Switch::Restart,
-    )
+    ipvs_and(Mode::Iptables)
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS"]
 fn ipvs_and_nftables() -> Result<()> {
-    go_round(
-        &[Mode::Ipvs, Mode::Nftables, Mode::Ipvs],
-        USUAL,
-        Switch::Restart,
-    )
+    ipvs_and(Mode::Nftables)
 }
 
 #[test]
 #[ignore = "needs a kernel with IPVS"]
 fn ipvs_and_ebpf() -> Result<()> {
-    go_round(
-        &[Mode::Ipvs, Mode::Ebpf, Mode::Ipvs],
-        USUAL,
-        Switch::Restart,
-    )
+    ipvs_and(Mode::Ebpf)
 }
 
 /// From the rules of a running kube-proxy to each mode, and back to it.
