@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn impossible_sizes_are_refused() {
-        for (services, endpoints) in [(0, 0), (10, 9), (10, 99_999)] {
+        for (services, endpoints) in [(0, 0), (10, 9), (10, MAX_ENDPOINTS + 1)] {
             assert!(
                 objects(
                     Size {

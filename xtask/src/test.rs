@@ -175,7 +175,10 @@ fn advisories() -> Result<()> {
     let databases = home.map(|home| home.join("advisory-dbs"));
     let is_there = databases
         .and_then(|dir| std::fs::read_dir(dir).ok())
-        .is_some_and(|mut entries| entries.next().is_some());
+        .is_some_and(|mut entries| {
+            // A file is but the lock of an attempt to fetch one.
+            entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_dir()))
+        });
     if !is_there {
         println!(
             "no advisory database on this machine, so known vulnerabilities were NOT checked; \
@@ -183,13 +186,7 @@ fn advisories() -> Result<()> {
         );
         return Ok(());
     }
-    programs::run(cargo(&[
-        "deny",
-        "--offline",
-        "check",
-        "--disable-fetch",
-        "advisories",
-    ])?)
+    programs::run(cargo(&["deny", "--offline", "check", "advisories"])?)
 }
 
 /// What cargo test counted, over all test binaries.
