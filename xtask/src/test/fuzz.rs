@@ -82,6 +82,7 @@ fn one(of: &str, target: &str) -> Result<()> {
             format!("-rss_limit_mb={MEMORY_LIMIT_MB}"),
             format!("-artifact_prefix={}/", text(&artifacts)),
             "-print_final_stats=1".to_owned(),
+            "-print_funcs=0".to_owned(),
             "-verbosity=0".to_owned(),
         ],
     )
