@@ -1,6 +1,6 @@
 use super::flow::{
-    CTA_ID, CTA_STATUS, CTA_TUPLE_ORIG, CTA_ZONE, EntryKey, IPPROTO_TCP, RawTuple, STATUS_DST_NAT,
-    Tuple, Zone, ZoneScope,
+    CTA_ID, CTA_STATUS, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ZONE, EntryKey, IPPROTO_TCP, RawTuple,
+    STATUS_DST_NAT, Tuple, Zone, ZoneScope,
 };
 use crate::attribute::{self, Detail, attributes};
 
@@ -19,6 +19,8 @@ pub struct Connection {
     pub original: Tuple,
     /// The kernel translates the destination.
     pub has_destination_nat: bool,
+    /// Answers come from elsewhere than it was sent to: by that translation, or by IPVS.
+    pub is_answered_elsewhere: bool,
     /// It was reset, or closed by both ends.
     pub is_over: bool,
     /// The conntrack zone, where it is not the default one.
@@ -30,7 +32,7 @@ pub struct Connection {
 impl Connection {
     /// Reads the attributes of one entry; `None` if it is not TCP.
     pub(super) fn parse(bytes: &[u8]) -> Result<Option<Self>, Detail> {
-        let (mut original, mut status, mut state) = (None, 0, None);
+        let (mut original, mut reply, mut status, mut state) = (None, None, 0, None);
         let (mut zone, mut id) = (None, None);
         for attribute in attributes(bytes) {
             let (kind, value) = attribute?;
@@ -44,6 +46,7 @@ impl Connection {
                     let scope = ZoneScope::Original;
                     zone = raw.zone.map(|id| Zone { id, scope }).or(zone);
                 }
+                CTA_TUPLE_REPLY => reply = Some(RawTuple::parse(value)?.tuple()?),
                 CTA_STATUS => status = attribute::u32_be(value, "CTA_STATUS")?,
                 CTA_ID => id = Some(attribute::u32_be(value, "CTA_ID")?),
                 CTA_ZONE => {
@@ -56,8 +59,11 @@ impl Connection {
             }
         }
         let original = original.ok_or("a conntrack entry without its original tuple")?;
+        let is_answered_elsewhere =
+            reply.is_some_and(|it: Tuple| it.source != original.destination);
         Ok(Some(Self {
             original,
+            is_answered_elsewhere,
             has_destination_nat: status & STATUS_DST_NAT != 0,
             is_over: matches!(state, Some(TCP_TIME_WAIT | TCP_CLOSE)),
             zone,

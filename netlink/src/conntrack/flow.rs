@@ -5,7 +5,7 @@ use crate::family::Family;
 use crate::writer::Writer;
 
 pub(super) const CTA_TUPLE_ORIG: u16 = 1;
-const CTA_TUPLE_REPLY: u16 = 2;
+pub(super) const CTA_TUPLE_REPLY: u16 = 2;
 pub(super) const CTA_STATUS: u16 = 3;
 pub(super) const CTA_ID: u16 = 12;
 pub(super) const CTA_ZONE: u16 = 18;
@@ -344,7 +344,7 @@ mod tests {
         };
         let there = of(Some(3));
         assert_eq!(there.original.to_string(), "10.0.0.1:40 -> 10.0.0.2:53");
-        assert!(there.has_destination_nat && !there.is_over);
+        assert!(there.has_destination_nat && there.is_answered_elsewhere && !there.is_over);
         assert!(of(Some(7)).is_over && of(Some(8)).is_over);
         assert!(!of(None).is_over);
         assert!(Connection::parse(&[]).is_err());

@@ -62,9 +62,27 @@ impl Report {
         if self.failures.is_empty() {
             return Ok(());
         }
+        self.complain()
+    }
+
+    /// The same, but that so many of a thousand new connections may fail.
+    pub fn check_but_for(&self, of_1000: usize) -> Result<()> {
+        if self.failed() * 1000 <= self.connections * of_1000 {
+            return Ok(());
+        }
+        self.complain()
+    }
+
+    /// How many failed.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.failures.len() + self.failures_not_kept
+    }
+
+    fn complain(&self) -> Result<()> {
         bail!(
             "{} of {} connections (and {} lines on the open one) failed:\n  {}",
-            self.failures.len() + self.failures_not_kept,
+            self.failed(),
             self.connections,
             self.long_lines,
             self.failures.join("\n  ")

@@ -58,6 +58,11 @@ impl Backends {
     }
 }
 
+/// So many of a thousand new connections may fail where ipvs mode goes: IPVS remembers
+/// connections for two minutes after they were closed, and takes answers for theirs whose ports are the
+/// same; and the node's own are under an address that goes. See docs/modes.md.
+const IPVS_MAY_FAIL_OF_1000: usize = 5;
+
 /// Goes a whole round, and looks after each switch.
 fn go_round(round: &[Mode], backends: Backends, switch: Switch) -> Result<()> {
     let mut stage = Stage::new(backends)?;
@@ -79,7 +84,14 @@ fn go_round(round: &[Mode], backends: Backends, switch: Switch) -> Result<()> {
             .with_context(|| way.clone())?;
         println!("{way}: {} connections so far", traffic.connections());
     }
-    traffic.stop()?.check().with_context(|| stage.log_tail())
+    let report = traffic.stop()?;
+    let checked = if round.contains(&Mode::Ipvs) {
+        println!("{} of {} failed", report.failed(), report.connections);
+        report.check_but_for(IPVS_MAY_FAIL_OF_1000)
+    } else {
+        report.check()
+    };
+    checked.with_context(|| stage.log_tail())
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn translated(look: Look<'_>) -> Result<bool, NetlinkError> {
     let (mut any, mut over) = (false, Vec::new());
     for family in [Family::V4, Family::V6] {
         kernel.for_each_tcp(family, |connection| {
-            if !connection.has_destination_nat {
+            if !connection.is_answered_elsewhere {
                 return;
             }
             let forgets = match look {
@@ -116,7 +116,8 @@ fn translated(look: Look<'_>) -> Result<bool, NetlinkError> {
                 Look::AtOurs(is_ours) if is_ours(connection.original.destination) => true,
                 Look::AtOurs(_) => return,
             };
-            any |= !connection.is_over;
+            // Those of IPVS end with it; the kernel goes on only with its own.
+            any |= connection.has_destination_nat && !connection.is_over;
             if forgets && connection.is_over {
                 over.push(*connection);
             }
