@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::addresses::LocalAddresses;
-use crate::agent::{StartError, node_context, start_source};
+use crate::agent::{StartError, check_source, node_context, start_source};
 use crate::plan::{NodeContext, Packet, PlanTable, Verdict, verdict};
 use crate::settings::Settings;
 
@@ -89,7 +89,8 @@ fn local_addresses() -> Result<Vec<IpAddr>, ExplainError> {
 
 async fn plans(settings: &Settings) -> Result<(PlanTable, NodeContext), ExplainError> {
     let (sender, mut updates) = mpsc::channel(source::UPDATES_CAPACITY);
-    let source = start_source(settings, sender, None).await?;
+    check_source(settings).await.map_err(StartError::from)?;
+    let source = start_source(settings, sender, None);
     let mut store = Store::new(&Kind::FOR_PROXY);
     let listing = async {
         while !store.synced() {

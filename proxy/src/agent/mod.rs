@@ -64,7 +64,7 @@ pub use error::StartError;
 pub use init::init;
 pub(crate) use node::context as node_context;
 pub use reload::Reload;
-pub(crate) use source::start_source;
+pub(crate) use source::{check_source, start_source};
 pub use start::{End, run};
 
 /// Updates taken in before anything else gets a turn.

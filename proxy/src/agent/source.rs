@@ -16,7 +16,7 @@ use crate::settings::{Settings, Source};
 pub(crate) type SourceTask = JoinHandle<SourceError>;
 
 /// Says what is wrong with where the objects are to come from, before anything is touched.
-pub(super) async fn check_source(settings: &Settings) -> Result<(), SourceError> {
+pub(crate) async fn check_source(settings: &Settings) -> Result<(), SourceError> {
     match &settings.source {
         Source::Manifests(folder) => source::manifests::validate(&of_folder(folder)),
         Source::Api { kubeconfig, master } => {
@@ -26,28 +26,26 @@ pub(super) async fn check_source(settings: &Settings) -> Result<(), SourceError>
     }
 }
 
-/// Starts what tells of the cluster's objects, after checking that it can.
-pub(crate) async fn start_source(
+/// Starts what tells of the cluster's objects: [`check_source`] has said that it can.
+pub(crate) fn start_source(
     settings: &Settings,
     sender: mpsc::Sender<Update>,
     observer: Option<RequestObserver>,
-) -> Result<SourceTask, StartError> {
+) -> SourceTask {
     match &settings.source {
         Source::Manifests(folder) => {
             let options = of_folder(folder);
-            source::manifests::validate(&options)?;
-            Ok(tokio::spawn(async move {
+            tokio::spawn(async move {
                 let Err(error) = source::manifests::run(options, sender).await;
                 error
-            }))
+            })
         }
         Source::Api { kubeconfig, master } => {
             let options = of_api(settings, kubeconfig.as_ref(), master.as_ref(), observer);
-            source::api::validate(&options).await?;
-            Ok(tokio::spawn(async move {
+            tokio::spawn(async move {
                 let Err(error) = source::api::run(options, sender).await;
                 error
-            }))
+            })
         }
     }
 }

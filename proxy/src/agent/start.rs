@@ -91,7 +91,7 @@ async fn drive(
         devices.as_ref(),
         reload.is_some(),
     )?;
-    let mut source = start_source(&parts.facts.settings, updates_in, observer).await?;
+    let mut source = start_source(&parts.facts.settings, updates_in, observer);
     let mut agent = Agent::new(parts, &addresses, metrics, teller).await?;
     devices = devices.filter(|_| agent.mode == Mode::Ebpf);
     let mut terminated = signals(SignalKind::terminate())?;

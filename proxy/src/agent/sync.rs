@@ -36,7 +36,6 @@ impl Agent {
             self.written(&taken);
             return None;
         }
-        let mode = self.mode;
         let mut worker = self.worker.take()?;
         let refused = taken
             .changes
@@ -50,7 +49,7 @@ impl Agent {
             self.devices_wait = false; // they go along
         }
         let facts = self.facts();
-        let is_first = self.adopted.is_empty() && mode == Mode::Ebpf;
+        let is_first = self.adopted.is_empty() && self.mode == Mode::Ebpf;
         let way = is_first.then(|| self.leftovers.make_way());
         Some(spawn_blocking(move || {
             if let Some(way) = way {

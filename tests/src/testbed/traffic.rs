@@ -56,30 +56,17 @@ impl Report {
 
     /// An error that lists the failures, if there are any or if nothing was sent at all.
     pub fn check(&self) -> Result<()> {
-        if self.connections == 0 {
-            bail!("no traffic was sent");
-        }
-        if self.failures.is_empty() {
-            return Ok(());
-        }
-        self.complain()
+        self.check_but_for(0)
     }
 
     /// The same, but that so many of a thousand new connections may fail.
     pub fn check_but_for(&self, of_1000: usize) -> Result<()> {
+        if self.connections == 0 {
+            bail!("no traffic was sent");
+        }
         if self.failed() * 1000 <= self.connections * of_1000 {
             return Ok(());
         }
-        self.complain()
-    }
-
-    /// How many failed.
-    #[must_use]
-    pub fn failed(&self) -> usize {
-        self.failures.len() + self.failures_not_kept
-    }
-
-    fn complain(&self) -> Result<()> {
         bail!(
             "{} of {} connections (and {} lines on the open one) failed:\n  {}",
             self.failed(),
@@ -87,6 +74,12 @@ impl Report {
             self.long_lines,
             self.failures.join("\n  ")
         )
+    }
+
+    /// How many failed.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.failures.len() + self.failures_not_kept
     }
 }
 

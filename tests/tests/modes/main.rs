@@ -7,7 +7,9 @@ mod stage;
 
 use anyhow::{Context, Result};
 use switchyard_tests::cases::Backend;
+use switchyard_tests::testbed::Traffic;
 
+use self::kept::Open;
 use self::left::Left;
 use self::stage::{Stage, Switch, kube_proxy};
 
@@ -63,6 +65,15 @@ impl Backends {
 /// same; and the node's own are under an address that goes. See docs/modes.md.
 const IPVS_MAY_FAIL_OF_1000: usize = 5;
 
+/// After a switch: what was open goes on, packets meet what they must, the former mode is gone.
+fn look_after(stage: &Stage, traffic: &Traffic, open: Open, from: Mode, to: Mode) -> Result<()> {
+    traffic.wait_for_connections(100)?;
+    stage.check_kept(&open, from, to)?;
+    drop(open);
+    stage.check_verdicts(to)?;
+    Left::of_all_but(to).wait_gone(stage)
+}
+
 /// Goes a whole round, and looks after each switch.
 fn go_round(round: &[Mode], backends: Backends, switch: Switch) -> Result<()> {
     let mut stage = Stage::new(backends)?;
@@ -73,15 +84,7 @@ fn go_round(round: &[Mode], backends: Backends, switch: Switch) -> Result<()> {
         let way = format!("{from:?} to {to:?}, {switch:?}");
         let open = stage.open()?;
         stage.switch(to, switch).with_context(|| way.clone())?;
-        traffic.wait_for_connections(100)?;
-        stage
-            .check_kept(&open, from, to)
-            .with_context(|| way.clone())?;
-        drop(open);
-        stage.check_verdicts(to).with_context(|| way.clone())?;
-        Left::of_all_but(to)
-            .wait_gone(&stage)
-            .with_context(|| way.clone())?;
+        look_after(&stage, &traffic, open, from, to).with_context(|| way.clone())?;
         println!("{way}: {} connections so far", traffic.connections());
     }
     let report = traffic.stop()?;
@@ -138,15 +141,7 @@ fn from_kube_proxy_and_back(reference: Mode) -> Result<()> {
         stage
             .begin(to, Switch::Restart)
             .with_context(|| way.clone())?;
-        traffic.wait_for_connections(100)?;
-        stage
-            .check_kept(&open, reference, to)
-            .with_context(|| way.clone())?;
-        drop(open);
-        stage.check_verdicts(to).with_context(|| way.clone())?;
-        Left::of_all_but(to)
-            .wait_gone(&stage)
-            .with_context(|| way.clone())?;
+        look_after(&stage, &traffic, open, reference, to).with_context(|| way.clone())?;
         let way = format!("{to:?} back to kube-proxy's {reference:?}");
         let open = stage.open()?;
         // It knows nothing of our programs: what it takes over from is its own mode.

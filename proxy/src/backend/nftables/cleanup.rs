@@ -1,10 +1,10 @@
 //! Removing everything of ours, and nothing else.
 
 use switchyard_netlink::Family;
-use switchyard_netlink::nftables::{Change, NftError, Nftables};
+use switchyard_netlink::nftables::{Change, NftError, Nftables, TableId};
 
 use super::error::NftablesModeError;
-use super::{lower, names};
+use super::names;
 
 /// Deletes the tables of both families. True if there were any.
 ///
@@ -12,13 +12,18 @@ use super::{lower, names};
 /// Of the kernel; the other family is tried all the same and the first error is returned. A
 /// kernel without nf_tables has none to delete.
 pub fn cleanup() -> Result<bool, NftablesModeError> {
+    delete_tables(names::TABLE)
+}
+
+/// Deletes the tables of a name in both families, as [`cleanup`] does.
+pub(super) fn delete_tables(name: &str) -> Result<bool, NftablesModeError> {
     let mut first_error = None;
     let mut any = false;
     let Ok(mut kernel) = Nftables::open() else {
         return Ok(false);
     };
     for family in [Family::V4, Family::V6] {
-        match delete(&mut kernel, family) {
+        match delete(&mut kernel, family, name) {
             Ok(there) => any |= there,
             Err(error) => drop(first_error.get_or_insert(error)),
         }
@@ -29,10 +34,10 @@ pub fn cleanup() -> Result<bool, NftablesModeError> {
     }
 }
 
-fn delete(kernel: &mut Nftables, family: Family) -> Result<bool, NftError> {
-    let there = has_table(kernel, family, names::TABLE)?;
+fn delete(kernel: &mut Nftables, family: Family, name: &str) -> Result<bool, NftError> {
+    let there = has_table(kernel, family, name)?;
     if there {
-        kernel.apply(&lower::table_id(family), &[Change::DeleteTable])?;
+        kernel.apply(&TableId::new(family, name), &[Change::DeleteTable])?;
     }
     Ok(there)
 }

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use switchyard_netlink::Family;
-use switchyard_netlink::nftables::{Change, NftError, Nftables, TableId};
+use switchyard_netlink::nftables::{Change, Nftables, TableId};
 
-use super::cleanup::has_table;
+use super::cleanup::delete_tables;
 use super::error::NftablesModeError;
 use super::fixed::{BASES, Kind};
 use super::form::{Rule, Statement};
@@ -24,9 +24,14 @@ const COMMENT: &str = "keeps connections of an earlier proxy mode, as long as th
 /// Of the kernel; the other family is tried all the same and the first error is returned.
 pub fn keep_connections() -> Result<(), NftablesModeError> {
     let mut kernel = Nftables::open()?;
-    in_both_families(&mut kernel, |kernel, table, family| {
-        kernel.apply(table, &changes(family)).map(drop)
-    })
+    let mut first_error = None;
+    for family in [Family::V4, Family::V6] {
+        let table = TableId::new(family, TABLE);
+        if let Err(error) = kernel.apply(&table, &changes(family)) {
+            first_error.get_or_insert(error);
+        }
+    }
+    first_error.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Ends that. True if it was so.
@@ -34,18 +39,7 @@ pub fn keep_connections() -> Result<(), NftablesModeError> {
 /// # Errors
 /// As [`keep_connections`]. A kernel without nf_tables has nothing to end.
 pub fn release_connections() -> Result<bool, NftablesModeError> {
-    let Ok(mut kernel) = Nftables::open() else {
-        return Ok(false);
-    };
-    let mut any = false;
-    in_both_families(&mut kernel, |kernel, table, family| {
-        if has_table(kernel, family, TABLE)? {
-            kernel.apply(table, &[Change::DeleteTable])?;
-            any = true;
-        }
-        Ok(())
-    })?;
-    Ok(any)
+    delete_tables(TABLE)
 }
 
 fn changes(family: Family) -> Vec<Change> {
@@ -60,17 +54,4 @@ fn changes(family: Family) -> Vec<Change> {
         changes.push(Change::AddRule(lower::rule(&chain, &looks, family)));
     }
     changes
-}
-
-fn in_both_families(
-    kernel: &mut Nftables,
-    mut act: impl FnMut(&mut Nftables, &TableId, Family) -> Result<(), NftError>,
-) -> Result<(), NftablesModeError> {
-    let mut first_error = None;
-    for family in [Family::V4, Family::V6] {
-        if let Err(error) = act(kernel, &TableId::new(family, TABLE), family) {
-            first_error.get_or_insert(error);
-        }
-    }
-    first_error.map_or(Ok(()), |error| Err(error.into()))
 }
