@@ -38,6 +38,8 @@ pub struct Settings {
     pub rounds: usize,
     /// How long one slice lasts.
     pub slice: Duration,
+    /// Only rows (`way: workload`) that have one of these texts in their name; all if there are none.
+    pub only: Vec<String>,
     /// Our proxy.
     pub proxy: PathBuf,
     /// The stand-in API server, where it is to feed the cluster in place of manifests.
@@ -102,6 +104,7 @@ fn measure(settings: &Settings, size: usize, cpu: Cpu) -> Result<Sized> {
     let effort = Effort {
         rounds: settings.rounds,
         slice: settings.slice,
+        only: &settings.only,
     };
     let samples = rounds::run(&field, effort)?;
     let programmed = subjects.iter().map(|bed| Programmed {

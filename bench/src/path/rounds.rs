@@ -36,9 +36,11 @@ pub(super) struct Samples {
 
 /// How much is measured.
 #[derive(Clone, Copy)]
-pub(super) struct Effort {
+pub(super) struct Effort<'a> {
     pub(super) rounds: usize,
     pub(super) slice: Duration,
+    /// Only rows (`way: workload`) that have one of these texts in their name; all if there are none.
+    pub(super) only: &'a [String],
 }
 
 /// The testbeds that take part.
@@ -52,12 +54,12 @@ pub(super) struct Field<'a> {
 ///
 /// # Errors
 /// A way on which a subject does not answer, even when asked again.
-pub(super) fn run(field: &Field<'_>, effort: Effort) -> Result<Samples> {
+pub(super) fn run(field: &Field<'_>, effort: Effort<'_>) -> Result<Samples> {
     let mut samples = Samples::default();
     let sources = Sources::default();
     for round in 0..effort.rounds {
         println!("  round {} of {}", round + 1, effort.rounds);
-        for (way, workload) in pairs() {
+        for (way, workload) in pairs().filter(|pair| is_wanted(*pair, effort.only)) {
             let client = Client {
                 workload,
                 from: way.client(),
@@ -120,6 +122,11 @@ fn pairs() -> impl Iterator<Item = (Way, Workload)> {
     Way::ALL
         .into_iter()
         .flat_map(|way| Workload::ALL.map(|workload| (way, workload)))
+}
+
+fn is_wanted((way, workload): (Way, Workload), only: &[String]) -> bool {
+    let row = format!("{way}: {workload}");
+    only.is_empty() || only.iter().any(|text| row.contains(text.as_str()))
 }
 
 /// All beds, each round another one first.

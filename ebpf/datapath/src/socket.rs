@@ -57,13 +57,9 @@ pub enum Outcome {
 struct Hit<'a> {
     frontend: Frontend,
     settings: &'a Settings,
+    /// The socket is one of the node's own.
+    is_host: bool,
     namespace: u64,
-}
-
-impl Hit<'_> {
-    const fn is_host(&self) -> bool {
-        self.settings.host_cookie != 0 && self.settings.host_cookie == self.namespace
-    }
 }
 
 /// To be called where [`translate`] leaves a call alone: a socket that connects to something of
@@ -93,7 +89,7 @@ pub fn translate(maps: &impl Maps, socket: &mut impl Socket, call: &Call) -> Out
         return Outcome::Untouched;
     };
     let kind = Kind::from_number(hit.frontend.kind);
-    let is_host = hit.is_host();
+    let is_host = hit.is_host;
     if !is_host && is_for_the_device(&service, kind, hit.settings) {
         return Outcome::Untouched;
     }
@@ -185,13 +181,14 @@ fn find<'a>(
     let Some(settings) = settings(maps, call.address.is_v4()) else {
         return Ok(None);
     };
+    // Most calls to the node's own addresses are for no Service: the rest is not asked for them.
+    let frontend = frontend_at(maps, &call.address, call.port, call.protocol, flags);
+    let is_refused = flags & address_flags::CLUSTER_IP != 0;
+    if frontend.is_none() && !is_refused {
+        return Ok(None);
+    }
     let namespace = socket.namespace();
-    let hit = |frontend| Hit {
-        frontend,
-        settings,
-        namespace,
-    };
-    let is_host = hit(Frontend::default()).is_host();
+    let is_host = settings.host_cookie != 0 && settings.host_cookie == namespace;
     let left_alone = settings.flags & settings_flags::HOST_NAMESPACE_ONLY != 0 && !is_host;
     if left_alone || socket.is_opted_out(namespace) {
         return Ok(None);
@@ -199,14 +196,15 @@ fn find<'a>(
     if to_self && (!is_host || settings.flags & settings_flags::LOCALHOST_NODE_PORTS == 0) {
         return Ok(None);
     }
-    if let Some(frontend) = frontend_at(maps, &call.address, call.port, call.protocol, flags) {
-        return Ok(Some(hit(frontend)));
+    match frontend {
+        Some(frontend) => Ok(Some(Hit {
+            frontend,
+            settings,
+            is_host,
+            namespace,
+        })),
+        None => Err(Refused::Reject(Reason::UnknownPort)),
     }
-    let refused = flags & address_flags::CLUSTER_IP != 0;
-    if refused {
-        return Err(Refused::Reject(Reason::UnknownPort));
-    }
-    Ok(None)
 }
 
 /// What depends on the packet itself (its source address, the device it comes by), or on

@@ -33,3 +33,13 @@ static FORWARDS: Global<u8> = Global::new(0);
 pub(crate) fn forwards() -> bool {
     FORWARDS.load() != 0
 }
+
+/// How many bits KNOWN has, as a power of two; 0 where nobody keeps it.
+#[unsafe(no_mangle)]
+static KNOWN_BITS_LOG2: Global<u32> = Global::new(0);
+
+/// The same.
+#[inline(always)]
+pub(crate) fn known_bits_log2() -> u32 {
+    KNOWN_BITS_LOG2.load()
+}

@@ -122,6 +122,9 @@ fn peer(mut caller: Caller<'_>, is_receive: bool) -> i32 {
             caller.set_address(&vip, vip_port);
             return ALLOW;
         }
+        if !caller.is_connected() {
+            return ALLOW;
+        }
     }
     let cookie = caller.cookie();
     // SAFETY: an element is replaced as a whole, and never reused under a reader.
@@ -154,6 +157,16 @@ impl Caller<'_> {
     fn cookie(&self) -> u64 {
         // SAFETY: the context of this very call.
         unsafe { bpf_get_socket_cookie(self.context().sock_addr.cast()) }
+    }
+
+    /// Whether its socket has a peer, as far as the kernel tells.
+    #[inline(always)]
+    fn is_connected(&self) -> bool {
+        // SAFETY: fields of the kernel's context and of the socket of this very call.
+        unsafe {
+            let socket = (*self.context().sock_addr).__bindgen_anon_1.sk;
+            socket.is_null() || (*socket).dst_port != 0
+        }
     }
 
     #[inline(always)]

@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// Milliseconds of one slice
     #[arg(long, default_value_t = 250)]
     slice_ms: u64,
+    /// Only rows that have this text in `way: workload`, as the tables name them (repeatable)
+    #[arg(long, value_name = "TEXT", conflicts_with = "write_docs")]
+    only: Vec<String>,
     /// 10 and 1,000 Services, three rounds, slices of 50 ms: to try the bench
     #[arg(long, conflicts_with_all = ["services", "rounds", "slice_ms"])]
     quick: bool,
@@ -125,6 +128,7 @@ fn settings(options: &Options) -> Result<Settings> {
         kinds,
         rounds,
         slice: Duration::from_millis(slice_ms),
+        only: options.only.clone(),
         proxy: match &options.proxy {
             Some(path) => path.clone(),
             None => release("switchyard-proxy")?,

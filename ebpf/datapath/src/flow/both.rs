@@ -7,7 +7,7 @@
 //! about it is met at egress only.
 
 use super::masquerade::Masked;
-use super::open::{NewFlow, new_id, turn};
+use super::open::{Inserted, NewFlow, new_id, turn};
 use super::{Place, Work, note};
 use crate::layout::{Address, Endpoint, FlowKey, FlowValue, Hook, Reason, flow_flags};
 use crate::maps::FlowRef;
@@ -26,9 +26,13 @@ pub(super) struct Opening {
 #[inline(always)]
 pub(super) fn open(maps: &impl Maps, work: &mut Work, out: &Place) -> bool {
     let opening = work.opening;
+    let id = new_id(maps, maps.now_ns());
+    let [.., a, b, c, d] = id.to_be_bytes();
     let masked = Masked {
         service: opening.service,
-        id: new_id(maps, maps.now_ns()),
+        id,
+        // The flow's own: an id has as many.
+        start: u32::from_be_bytes([a, b, c, d]),
         vip: work.old.destination,
         // What comes back passes no other entry.
         flags: flow_flags::BOTH | flow_flags::REPLY,
@@ -75,13 +79,16 @@ pub(super) fn open_split(maps: &impl Maps, work: &mut Work, place: &Place) -> bo
         masquerade: true,
         flags: work.opening.flags,
     };
-    let is_entered = flow.insert_new(maps, work);
-    if is_entered {
-        count(maps, work, place);
-    } else {
-        note(&mut work.noted, flow.service, Reason::FlowTableFull, false);
-    }
-    is_entered
+    let reason = match flow.insert_over(maps, work) {
+        Inserted::Yes => {
+            count(maps, work, place);
+            return true;
+        }
+        Inserted::Collides => Reason::Collision,
+        Inserted::Full => Reason::FlowTableFull,
+    };
+    note(&mut work.noted, flow.service, reason, false);
+    false
 }
 
 #[inline(always)]

@@ -26,6 +26,7 @@ pub(super) fn masquerade(
     let masked = Masked {
         service,
         id,
+        start: maps.random(),
         vip: Target::default(),
         flags: 0,
     };
@@ -41,6 +42,8 @@ pub(super) fn masquerade(
 pub(super) struct Masked {
     pub(super) service: u32,
     pub(super) id: u64,
+    /// Random bits: where among the ports it is begun to look.
+    pub(super) start: u32,
     /// What the source of answers becomes, where `flags` have [`flow_flags::BOTH`].
     pub(super) vip: Target,
     pub(super) flags: u16,
@@ -82,7 +85,7 @@ impl Masked {
         other.protocol = parsed.protocol;
         other.hook = Hook::Ingress.number();
         other.reserved = 0;
-        let start = maps.random();
+        let start = self.start;
         for attempt in 0..TRIES_MAX {
             let Some(port) = candidate(ports, parsed, start, attempt) else {
                 break;

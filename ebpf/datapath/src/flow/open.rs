@@ -160,7 +160,7 @@ fn send(
     if maps.forwards()
         && work.may_leave
         && let Some(endpoint) = chosen
-        && waits(maps, work, choice, frontend.service, &endpoint)
+        && waits(work, choice, frontend.service, &endpoint)
     {
         return rewrite(&mut work.to, &endpoint.address, endpoint.port);
     }
@@ -195,23 +195,13 @@ fn send(
 }
 
 /// Whether the entries of a flow, whose packet may be sent on at once, wait until it is known by
-/// which device it goes: it is masqueraded. Not where its client has another flow with the endpoint,
-/// from the same port.
+/// which device it goes: it is masqueraded. Whether its client has another flow with the endpoint,
+/// from the same port, is not looked for: sent on at once, each has a port of its own.
 #[inline(always)]
-fn waits(
-    maps: &impl Maps,
-    work: &mut Work,
-    choice: &Choice,
-    service: u32,
-    endpoint: &Endpoint,
-) -> bool {
+fn waits(work: &mut Work, choice: &Choice, service: u32, endpoint: &Endpoint) -> bool {
     if !is_masqueraded(choice, endpoint, &work.parsed)
         || (work.parsed.protocol == SCTP && endpoint.port != work.parsed.destination_port)
     {
-        return false;
-    }
-    set_reply(&mut work.other, &work.key, &endpoint.address, endpoint.port);
-    if maps.flow(&work.other).is_some() {
         return false;
     }
     work.opening.is_some = true;
@@ -261,8 +251,9 @@ pub(super) struct NewFlow {
     pub(super) flags: u16,
 }
 
-enum Inserted {
+pub(super) enum Inserted {
     Yes,
+    /// Another flow of the client with the endpoint is in the way.
     Collides,
     Full,
 }
@@ -297,11 +288,27 @@ impl NewFlow {
         }
     }
 
-    /// Adds the flow's entries where no other is in the way; none stays, and false, if one can't be
-    /// added.
+    /// The same where the endpoint was chosen before: what is in the way and over is written over,
+    /// and its other entries are left to their time-outs.
     #[inline(always)]
-    pub(super) fn insert_new(&self, maps: &impl Maps, work: &mut Work) -> bool {
-        self.insert_reply(maps, work) && self.insert_rest(maps, work, true)
+    pub(super) fn insert_over(&self, maps: &impl Maps, work: &mut Work) -> Inserted {
+        if !self.insert_reply(maps, work) {
+            let Work { other, value, .. } = &mut *work;
+            let Some(old) = maps.flow(other) else {
+                return Inserted::Full;
+            };
+            if !is_free(old, &value.address, value.port, value.seen_ns) {
+                return Inserted::Collides;
+            }
+            if !maps.insert_flow(other, value, Insert::Any) {
+                return Inserted::Full;
+            }
+        }
+        if self.insert_rest(maps, work, true) {
+            Inserted::Yes
+        } else {
+            Inserted::Full
+        }
     }
 
     #[inline(always)]

@@ -15,6 +15,17 @@ pub struct FrontendKey {
     pub reserved: u8,
 }
 
+impl FrontendKey {
+    /// The bit of KNOWN that stands for this key; see [`Address::known_bit`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn known_bit(&self, bits_log2: u32) -> u32 {
+        let [a, b, c, d] = self.address.0;
+        let port = (self.port as u32) << 8 | self.protocol as u32;
+        Address([a ^ port, b, c, d]).known_bit(bits_log2)
+    }
+}
+
 /// A value of FRONTENDS.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -2,6 +2,10 @@
 pub mod map_names {
     /// Hash: [`super::super::Address`] to [`super::super::address_flags`].
     pub const ADDRESSES: &str = "ADDRESSES";
+    /// Array of `u64`, mapped into the agent: a bit for each key in ADDRESSES and FRONTENDS
+    /// ([`super::super::Address::known_bit`], [`super::super::FrontendKey::known_bit`]), so that
+    /// what is not there need not be looked up.
+    pub const KNOWN: &str = "KNOWN";
     /// Hash: [`super::super::FrontendKey`] to [`super::super::Frontend`].
     pub const FRONTENDS: &str = "FRONTENDS";
     /// Array of `u64`, mapped into the agent: index of a Service to its block in SLOTS.

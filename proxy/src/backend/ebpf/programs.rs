@@ -16,14 +16,15 @@ use super::features::Features;
 #[cfg(kernel_log)]
 use super::kernel_log::{self, KernelLog};
 use super::pins::{Expected, Pins};
-use super::tables::{Sizes, Tables, take};
+use super::tables::{Sizes, Tables, known, take};
 
 /// The object file, built by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
 
 /// The programs and maps as an ELF object, as this build of the agent loads it: for tests that run
 /// the programs themselves. Its maps named `ADDRESSES`, `FRONTENDS`, `WORDS`, `SLOTS` and `RANGES`
-/// have room for one element; who loads it says how many it needs.
+/// have room for one element; who loads it says how many it needs. Without `KNOWN_BITS_LOG2` no
+/// `KNOWN` is kept, nor looked at.
 #[must_use]
 pub fn object() -> &'static [u8] {
     OBJECT
@@ -130,12 +131,15 @@ impl Loaded {
         let has_set_retval = u8::from(features.set_retval);
         let has_coarse_clock = u8::from(features.coarse_clock);
         let forwards = u8::from(forwarding == Forwarding::Direct);
+        let known_bits_log2 = known::bits_log2(sizes.frontends);
         let mut loader = EbpfLoader::new();
         loader
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("HAS_SET_RETVAL", &has_set_retval, true)
             .override_global("HAS_COARSE_CLOCK", &has_coarse_clock, true)
             .override_global("FORWARDS", &forwards, true)
+            .override_global("KNOWN_BITS_LOG2", &known_bits_log2, true)
+            .map_max_entries(map_names::KNOWN, known::words(known_bits_log2))
             .map_max_entries(map_names::WORDS, sizes.services)
             .map_max_entries(map_names::SLOTS, sizes.slots)
             .map_max_entries(map_names::FRONTENDS, sizes.frontends)

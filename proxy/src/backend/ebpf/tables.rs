@@ -5,6 +5,7 @@
 mod claims;
 #[cfg(test)]
 pub(super) mod dump;
+pub(super) mod known;
 mod sizes;
 mod slots;
 
@@ -20,6 +21,7 @@ use switchyard_datapath::service::any_of_family;
 use switchyard_kernel::Mapping;
 
 use self::claims::Claims;
+use self::known::Known;
 use self::slots::Slots;
 use super::EbpfError;
 use super::arena::{Arena, Run};
@@ -36,6 +38,7 @@ const RANGE_SET_BITS: u32 = 32;
 #[derive(Debug)]
 pub(super) struct Tables {
     addresses: aya::maps::HashMap<MapData, Address, u32>,
+    known: Known,
     frontends: aya::maps::HashMap<MapData, FrontendKey, Frontend>,
     ranges: LpmTrie<MapData, RangeKey, u8>,
     devices: aya::maps::HashMap<MapData, u32, Device>,
@@ -82,6 +85,7 @@ impl Tables {
         let words_bytes = usize::try_from(sizes.services).unwrap_or(0) * WORD_BYTES;
         Ok(Self {
             addresses: usable(ADDRESSES, take(object, ADDRESSES)?.try_into())?,
+            known: Known::of(object, sizes.frontends)?,
             frontends: usable(FRONTENDS, take(object, FRONTENDS)?.try_into())?,
             ranges: usable(RANGES, take(object, RANGES)?.try_into())?,
             devices: usable(DEVICES, take(object, DEVICES)?.try_into())?,
@@ -253,9 +257,9 @@ impl Tables {
         if after != before {
             if after == 0 {
                 gone(map_names::ADDRESSES, self.addresses.remove(&address))?;
+                self.known.remove(self.address_bit(&address));
             } else {
-                let result = self.addresses.insert(address, after, 0);
-                result.map_err(|error| EbpfError::map(map_names::ADDRESSES, error))?;
+                self.write_address(address, after, before == 0)?;
             }
             self.written += 1;
         }
@@ -265,6 +269,27 @@ impl Tables {
             self.claims.insert(address, claims);
         }
         Ok(())
+    }
+
+    const fn address_bit(&self, address: &Address) -> u32 {
+        address.known_bit(self.known.bits_log2())
+    }
+
+    fn write_address(
+        &mut self,
+        address: Address,
+        flags: u32,
+        is_new: bool,
+    ) -> Result<(), EbpfError> {
+        let bit = self.address_bit(&address);
+        if is_new {
+            self.known.add(bit);
+        }
+        let result = self.addresses.insert(address, flags, 0);
+        if is_new && result.is_err() {
+            self.known.remove(bit);
+        }
+        result.map_err(|error| EbpfError::map(map_names::ADDRESSES, error))
     }
 
     /// Whether a TCP port of an address, or of the node, leads to a Service.
@@ -290,7 +315,15 @@ impl Tables {
         if self.owners.get(&key) == Some(&frontend) {
             return Ok(());
         }
+        let bit = key.known_bit(self.known.bits_log2());
+        let is_new = !self.owners.contains_key(&key);
+        if is_new {
+            self.known.add(bit);
+        }
         let result = self.frontends.insert(key, frontend, 0);
+        if is_new && result.is_err() {
+            self.known.remove(bit);
+        }
         result.map_err(|error| EbpfError::map(map_names::FRONTENDS, error))?;
         self.owners.insert(key, frontend);
         self.written += 1;
@@ -312,6 +345,7 @@ impl Tables {
         }
         gone(map_names::FRONTENDS, self.frontends.remove(key))?;
         self.owners.remove(key);
+        self.known.remove(key.known_bit(self.known.bits_log2()));
         self.written += 1;
         Ok(())
     }
@@ -362,10 +396,10 @@ impl Tables {
         Ok(())
     }
 
-    /// Compares ADDRESSES and FRONTENDS with what was written, puts right what differs, and
+    /// Compares ADDRESSES and FRONTENDS (and KNOWN) with what was written, puts right what differs, and
     /// says how much that was.
     pub(super) fn audit(&mut self) -> Result<usize, EbpfError> {
-        let mut wrong = 0;
+        let mut wrong = self.known.audit();
         let expected = self.claims.iter().map(|(at, claims)| (*at, claims.flags()));
         wrong += repair(
             map_names::ADDRESSES,

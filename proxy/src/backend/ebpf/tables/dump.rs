@@ -59,14 +59,15 @@ impl Tables {
         self.read_block(run).unwrap()
     }
 
-    /// Does to the maps what somebody else might: removes every entry of FRONTENDS, and the
-    /// Service of an index.
+    /// Does to the maps what somebody else might: removes every entry of FRONTENDS, clears KNOWN,
+    /// and removes the Service of an index.
     pub(in super::super) fn tamper(&mut self, index: u32) {
         let keys: Vec<FrontendKey> = self.frontends.keys().map(Result::unwrap).collect();
         for key in keys {
             self.frontends.remove(&key).unwrap();
         }
         self.words.store(usize::try_from(index).unwrap(), 0);
+        self.known.tamper();
     }
 
     /// Fills FRONTENDS with what is not ours, until nothing fits in any more.
