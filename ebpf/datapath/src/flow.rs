@@ -93,6 +93,8 @@ pub struct Work {
     is_both: bool,
     /// What its source becomes.
     from: Target,
+    /// What masquerading makes its source where it goes out.
+    own: Address,
     /// The flow that it opens, which is entered once it is known where it goes.
     opening: Opening,
     /// What came out of its arrival.
@@ -157,18 +159,17 @@ fn ingress(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
 
 #[inline(always)]
 fn come_in(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
-    let Some(flags) = maps.address(&work.parsed.destination) else {
-        return Verdict::Pass;
-    };
-    if !work.parsed.has_ports() {
+    if !maps.may_know(&work.parsed.destination) || !work.parsed.has_ports() {
         return Verdict::Pass;
     }
     if !find_ports(maps, work, Hook::Ingress) {
         // The node's own traffic may come in any order; what is only ours would go astray.
-        if flags & address_flags::LOCAL != 0 {
-            return Verdict::Pass;
-        }
-        return drop(&mut work.noted, 0, Reason::UnknownFragment);
+        return match maps.address(&work.parsed.destination) {
+            Some(flags) if flags & address_flags::LOCAL == 0 => {
+                drop(&mut work.noted, 0, Reason::UnknownFragment)
+            }
+            _ => Verdict::Pass,
+        };
     }
     set_key(work, Hook::Ingress);
     if let Some(flow) = maps.flow(&work.key) {
@@ -189,7 +190,10 @@ fn come_in(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
         }
         open::forget(maps, work, flow);
     }
-    open::open(maps, work, flags, place)
+    match maps.address(&work.parsed.destination) {
+        Some(flags) => open::open(maps, work, flags, place),
+        None => Verdict::Pass,
+    }
 }
 
 /// A packet that goes out to a device.

@@ -17,6 +17,8 @@ pub enum Insert {
 /// Lookups give references: into the map itself in the kernel, so that counting a packet is one
 /// write, and nothing is copied that is not needed.
 pub trait Maps {
+    /// Whether an address may mean something to us: cheap, and most do not.
+    fn may_know(&self, address: &Address) -> bool;
     /// [`crate::layout::address_flags`] of an address that means something to us.
     fn address(&self, address: &Address) -> Option<u32>;
     /// The Service at an address and port.

@@ -58,29 +58,31 @@ pub fn rewrite(
     } else {
         None
     };
+    if has_other_ports
+        && let Some(at) = checksum
+    {
+        let change = difference(&[old_ports], &[new_ports]);
+        let is_udp = parsed.protocol == UDP;
+        if !packet.adjust_checksum(at, change, Summed::Payload, is_udp) {
+            return false;
+        }
+    }
+    let [s0, s1] = new.source.port.to_ne_bytes();
+    let [d0, d1] = new.destination.port.to_ne_bytes();
+    let ports = has_other_ports.then_some([s0, s1, d0, d1]);
     let in_header = if old.source.address.is_v4() {
-        rewrite_v4(packet, parsed, old, new, checksum, hop)
+        rewrite_v4(packet, parsed, old, new, checksum, hop, ports)
     } else {
         rewrite_v6(packet, parsed, old, new, checksum, hop)
     };
-    if !in_header || !has_other_ports {
-        return in_header;
+    if old.source.address.is_v4() && parsed.is_plain() {
+        return in_header; // ports among it
     }
-    let is_udp = parsed.protocol == UDP;
-    let in_checksum = match checksum {
-        Some(at) => {
-            let change = difference(&[old_ports], &[new_ports]);
-            packet.adjust_checksum(at, change, Summed::Payload, is_udp)
-        }
-        None => true,
-    };
-    let [s0, s1] = new.source.port.to_ne_bytes();
-    let [d0, d1] = new.destination.port.to_ne_bytes();
-    in_checksum && packet.store(parsed.transport, &[s0, s1, d0, d1])
+    in_header && ports.is_none_or(|ports| packet.store(parsed.transport, &ports))
 }
 
 /// Changes both addresses (and the TTL) in an IPv4 header. All that changes there stands in its
-/// last three words, and is written at once.
+/// last three words, and is written at once; where it has no options, with the ports behind it.
 #[inline(always)]
 fn rewrite_v4(
     packet: &mut impl Packet,
@@ -89,6 +91,7 @@ fn rewrite_v4(
     new: &Ends,
     checksum: Option<u32>,
     hop: bool,
+    ports: Option<[u8; 4]>,
 ) -> bool {
     let words = |ends: &Ends| {
         [
@@ -97,7 +100,7 @@ fn rewrite_v4(
         ]
     };
     let (before, after) = (words(old), words(new));
-    if before == after && !hop {
+    if before == after && !hop && ports.is_none() {
         return true;
     }
     let change = difference(&before, &after);
@@ -118,7 +121,14 @@ fn rewrite_v4(
     let [sum0, sum1] = (!sum).to_ne_bytes();
     let start = u32::from_ne_bytes([hops, parsed.protocol, sum0, sum1]);
     let [source, destination] = after;
-    in_transport && packet.store_words(parsed.ip + 8, &[start, source, destination])
+    in_transport
+        && match ports {
+            Some(ports) if parsed.is_plain() => {
+                let ports = u32::from_ne_bytes(ports);
+                packet.store_words(parsed.ip + 8, &[start, source, destination, ports])
+            }
+            _ => packet.store_words(parsed.ip + 8, &[start, source, destination]),
+        }
 }
 
 /// Changes both addresses (and the hop limit) in an IPv6 header.

@@ -173,6 +173,9 @@ fn find<'a>(
     let flags = if to_self {
         address_flags::NODE_PORTS
     } else {
+        if !maps.may_know(&call.address) {
+            return Ok(None);
+        }
         match maps.address(&call.address) {
             Some(flags) => flags,
             None => return Ok(None),

@@ -137,7 +137,7 @@ impl KernelMaps {
     /// Whether what has this bit may be there: most of what packets have is not, and a bit is read
     /// sooner than a hash table is searched.
     #[inline(always)]
-    fn may_know(bit: u32) -> bool {
+    fn has_bit(bit: u32) -> bool {
         if known_bits_log2() == 0 {
             return true;
         }
@@ -159,17 +159,19 @@ impl KernelMaps {
 
 impl Maps for KernelMaps {
     #[inline(always)]
+    fn may_know(&self, address: &Address) -> bool {
+        Self::has_bit(address.known_bit(known_bits_log2()))
+    }
+
+    #[inline(always)]
     fn address(&self, address: &Address) -> Option<u32> {
-        if !Self::may_know(address.known_bit(known_bits_log2())) {
-            return None;
-        }
         // SAFETY: read once, at once.
         ADDRESSES.get_ptr(address).map(|flags| unsafe { *flags })
     }
 
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
-        if !Self::may_know(key.known_bit(known_bits_log2())) {
+        if !Self::has_bit(key.known_bit(known_bits_log2())) {
             return None;
         }
         // SAFETY: copied out at once.

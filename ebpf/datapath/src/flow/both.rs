@@ -26,18 +26,18 @@ pub(super) struct Opening {
 #[inline(always)]
 pub(super) fn open(maps: &impl Maps, work: &mut Work, out: &Place) -> bool {
     let opening = work.opening;
-    let id = new_id(maps, maps.now_ns());
-    let [.., a, b, c, d] = id.to_be_bytes();
+    let now_ns = maps.now_ns();
+    let id = new_id(maps, now_ns);
     let masked = Masked {
         service: opening.service,
         id,
-        // The flow's own: an id has as many.
-        start: u32::from_be_bytes([a, b, c, d]),
+        now_ns,
+        own: work.own,
         vip: work.old.destination,
         // What comes back passes no other entry.
         flags: flow_flags::BOTH | flow_flags::REPLY,
     };
-    if !masked.take(maps, work, out) {
+    if !masked.take(maps, work) {
         return false;
     }
     let Work {

@@ -1,7 +1,8 @@
 //! The node's address and a port of ours in place of the client's.
 
+use super::open::random_of;
 use super::{Place, Verdict, Work, note, rewrite};
-use crate::layout::{Address, Hook, PortRange, Reason, SCTP, SettingsPorts, flow_flags};
+use crate::layout::{Address, Device, Hook, PortRange, Reason, SCTP, SettingsPorts, flow_flags};
 use crate::maps::FlowRef;
 use crate::parse::Parsed;
 use crate::rewrite::Target;
@@ -26,11 +27,12 @@ pub(super) fn masquerade(
     let masked = Masked {
         service,
         id,
-        start: maps.random(),
+        now_ns: maps.now_ns(),
+        own: own_address(maps, &work.parsed, place),
         vip: Target::default(),
         flags: 0,
     };
-    if !masked.take(maps, work, place) {
+    if !masked.take(maps, work) {
         return Verdict::Drop;
     }
     let flags = flow.flags() & !flow_flags::PENDING;
@@ -42,8 +44,9 @@ pub(super) fn masquerade(
 pub(super) struct Masked {
     pub(super) service: u32,
     pub(super) id: u64,
-    /// Random bits: where among the ports it is begun to look.
-    pub(super) start: u32,
+    pub(super) now_ns: u64,
+    /// What the client's address becomes; [`Address::ANY`] where that is not known.
+    pub(super) own: Address,
     /// What the source of answers becomes, where `flags` have [`flow_flags::BOTH`].
     pub(super) vip: Target,
     pub(super) flags: u16,
@@ -53,7 +56,7 @@ impl Masked {
     /// Chooses what the client becomes ([`Work::from`]) and enters it for the answers; false, with
     /// the reason noted, where nothing is left to choose.
     #[inline(always)]
-    pub(super) fn take(&self, maps: &impl Maps, work: &mut Work, place: &Place) -> bool {
+    pub(super) fn take(&self, maps: &impl Maps, work: &mut Work) -> bool {
         let Work {
             parsed,
             other,
@@ -62,7 +65,7 @@ impl Masked {
             from,
             ..
         } = work;
-        let address = own_address(maps, parsed, place);
+        let address = self.own;
         let ports = match settings_ports(maps) {
             Some(ports) if address != Address::ANY => ports,
             // Unmasked, the client would get its answers past us.
@@ -75,7 +78,7 @@ impl Masked {
         value.port = parsed.source_port;
         value.flags = flow_flags::UNMASQUERADE | self.flags;
         value.service = self.service;
-        value.seen_ns = maps.now_ns();
+        value.seen_ns = self.now_ns;
         value.id = self.id;
         value.from = self.vip.address;
         value.from_port = self.vip.port;
@@ -85,7 +88,7 @@ impl Masked {
         other.protocol = parsed.protocol;
         other.hook = Hook::Ingress.number();
         other.reserved = 0;
-        let start = self.start;
+        let start = random_of(self.id, self.now_ns);
         for attempt in 0..TRIES_MAX {
             let Some(port) = candidate(ports, parsed, start, attempt) else {
                 break;
@@ -107,9 +110,18 @@ impl Masked {
 #[inline(always)]
 pub(super) fn own_address(maps: &impl Maps, parsed: &Parsed, place: &Place) -> Address {
     match maps.device(place.device) {
-        Some(device) if parsed.is_v4() => device.masquerade_v4,
-        Some(device) => device.masquerade_v6,
+        Some(device) => address_of(device, parsed),
         None => Address::ANY,
+    }
+}
+
+/// The same of a device that is known.
+#[inline(always)]
+pub(super) fn address_of(device: &Device, parsed: &Parsed) -> Address {
+    if parsed.is_v4() {
+        device.masquerade_v4
+    } else {
+        device.masquerade_v6
     }
 }
 

@@ -366,6 +366,13 @@ pub(super) fn new_id(maps: &impl Maps, now_ns: u64) -> u64 {
     now_ns.rotate_left(20) ^ u64::from(maps.random())
 }
 
+/// Random bits of a flow: those of its id when it is opened, others at any other time.
+#[inline(always)]
+pub(super) fn random_of(id: u64, now_ns: u64) -> u32 {
+    let [.., a, b, c, d] = (id ^ now_ns.rotate_left(20)).to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
 /// Whether a reply's entry, left by an earlier flow of the same client, can be taken over: it
 /// is for the same VIP, its connection has ended, it was for a refusal, which comes at once, or
 /// it was no more than a question with its answer, some time ago.

@@ -6,10 +6,10 @@
 //! (the node's own, parts of datagrams, options, a TTL that ends, a packet too large for the way,
 //! a neighbour that is not known yet) goes its usual way.
 
-use super::masquerade::masquerade;
+use super::masquerade::{address_of, masquerade};
 use super::{Place, Verdict, Work, both, ingress, set_key, tell, touch};
 use crate::Maps;
-use crate::layout::{Hook, device_flags, flow_flags};
+use crate::layout::{Address, Hook, device_flags, flow_flags};
 use crate::parse::{Fragment, Parsed};
 
 /// What the kernel's routing says.
@@ -111,10 +111,15 @@ fn way(
         return stay(work);
     };
     work.device = device;
+    let out = maps.device(device);
     if work.is_both {
         work.new.source = work.from;
     } else if work.opening.is_some {
         work.task = Task::Open;
+        work.own = match out {
+            Some(out) => address_of(out, &work.parsed),
+            None => Address::ANY,
+        };
     } else if let Some(flow) = flow {
         touch(maps, flow, &work.parsed, place);
         if flow.flags() & flow_flags::PENDING == 0 {
@@ -123,8 +128,8 @@ fn way(
             work.task = Task::Masquerade;
         }
     }
-    match maps.device(device) {
-        Some(device) if device.flags & device_flags::PEER != 0 => Through::HandOver,
+    match out {
+        Some(out) if out.flags & device_flags::PEER != 0 => Through::HandOver,
         _ => Through::Send,
     }
 }

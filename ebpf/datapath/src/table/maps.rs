@@ -8,6 +8,10 @@ use crate::layout::{
 use crate::{FlowRef, Insert, Maps, Refusal};
 
 impl Maps for Table {
+    fn may_know(&self, address: &Address) -> bool {
+        self.addresses.contains_key(address)
+    }
+
     fn address(&self, address: &Address) -> Option<u32> {
         self.addresses.get(address).copied()
     }
