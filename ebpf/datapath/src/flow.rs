@@ -21,6 +21,7 @@
 //! or "port unreachable" goes back by the same entries, within the kernel's own limits.
 
 mod both;
+mod entries;
 mod masquerade;
 mod open;
 mod through;
@@ -105,6 +106,8 @@ pub struct Work {
     task: Task,
     /// The device it is sent out by.
     pub device: u32,
+    /// The device whose other end it is handed to: that one, or a port of that bridge.
+    pub near: u32,
     /// Why it is refused, if it is.
     noted: Noted,
 }
@@ -176,7 +179,7 @@ fn come_in(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
         // The parts of a refused datagram stay together: the whole is what is answered.
         let is_start = work.parsed.fragment != Fragment::Later;
         let again = (flow.flags() & flow_flags::REFUSED != 0 && is_start)
-            || (work.parsed.is_syn() && open::is_over(maps, work, flow));
+            || (work.parsed.is_syn() && entries::is_over(maps, work, flow));
         if !again {
             touch(maps, flow, &work.parsed, place);
             let known = flow.flags();
@@ -188,7 +191,7 @@ fn come_in(maps: &impl Maps, work: &mut Work, place: &Place) -> Verdict {
             let (address, port) = flow.target();
             return rewrite(&mut work.to, &address, port);
         }
-        open::forget(maps, work, flow);
+        entries::forget(maps, work, flow);
     }
     match maps.address(&work.parsed.destination) {
         Some(flags) => open::open(maps, work, flags, place),

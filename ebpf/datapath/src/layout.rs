@@ -10,6 +10,7 @@
 
 mod address;
 mod block;
+mod device;
 mod flow;
 mod frontend;
 mod names;
@@ -20,9 +21,10 @@ pub use block::{
     ENDPOINTS_MAX, Endpoint, Header, MAGLEV_PER_SLOT, PortRange, Settings, SettingsPorts,
     header_flags, settings_flags,
 };
+pub use device::{Device, StationKey, device_flags};
 pub use flow::{
-    CounterKey, Counters, Device, Event, FLOW_VALUE_BYTES_V1, FlowKey, FlowValue, FragmentKey,
-    FragmentPorts, Hook, Reason, device_flags, flow_flags,
+    CounterKey, Counters, Event, FLOW_VALUE_BYTES_V1, FlowKey, FlowValue, FragmentKey,
+    FragmentPorts, Hook, Reason, flow_flags,
 };
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Kind, RangeKey};
 pub use names::{limits, map_names};
@@ -51,7 +53,7 @@ pub const ICMPV6: u8 = 58;
 mod host {
     use super::{
         Address, AffinityKey, AffinityValue, Connected, CounterKey, Counters, Device, FlowKey,
-        FlowValue, Frontend, FrontendKey, RangeKey,
+        FlowValue, Frontend, FrontendKey, RangeKey, StationKey,
     };
 
     macro_rules! plain {
@@ -76,5 +78,6 @@ mod host {
         Frontend,
         FrontendKey,
         RangeKey,
+        StationKey,
     );
 }

@@ -234,6 +234,11 @@ impl Table {
         self.work.borrow().device
     }
 
+    /// The device to whose other end it has handed a packet last.
+    pub fn handed_to(&self) -> u32 {
+        self.work.borrow().near
+    }
+
     /// What the kernel's program at a device with an Ethernet header does with a packet that comes
     /// in, where it may send it on.
     pub fn forward(&self, packet: &mut Bytes, device: u32, routes: &mut impl Routes) -> Through {
@@ -299,6 +304,10 @@ struct NoRoutes;
 
 impl Routes for NoRoutes {
     fn route(&mut self, _parsed: &Parsed) -> Option<u32> {
+        None
+    }
+
+    fn port(&mut self, _bridge: u32) -> Option<u32> {
         None
     }
 }

@@ -157,7 +157,7 @@ fn finish(context: &TcContext, road: &Road<'_>) -> i32 {
             mark_sent(context, SENT);
             road.send(work.device)
         }
-        Through::HandOver => road.hand_over(work.device),
+        Through::HandOver => road.hand_over(work.near),
         _ => NEXT,
     }
 }

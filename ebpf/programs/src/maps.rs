@@ -142,7 +142,9 @@ impl KernelMaps {
             return true;
         }
         // SAFETY: one aligned load of eight bytes, which the agent writes as one.
-        let word = KNOWN.get_ptr(bit / 64).map(|word| unsafe { word.read_volatile() });
+        let word = KNOWN
+            .get_ptr(bit / 64)
+            .map(|word| unsafe { word.read_volatile() });
         word.is_none_or(|word| word >> (bit % 64) & 1 != 0)
     }
 

@@ -1,14 +1,15 @@
 //! The kernel's routes, and sending packets by them.
 
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, bpf_redir_neigh as NextHop,
+    BPF_F_NO_PREALLOC, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
+    bpf_redir_neigh as NextHop,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh, bpf_redirect_peer};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::maps::{HashMap, PerCpuArray};
 use aya_ebpf::programs::TcContext;
 use switchyard_datapath::flow::Routes;
-use switchyard_datapath::layout::TCP;
+use switchyard_datapath::layout::{StationKey, TCP, limits};
 use switchyard_datapath::parse::Parsed;
 
 const AF_INET: u8 = 2;
@@ -68,6 +69,11 @@ struct Work {
 #[map]
 static ROUTE: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
+/// Who is behind which port of a bridge.
+#[map]
+static STATIONS: HashMap<StationKey, u32> =
+    HashMap::with_max_entries(limits::STATION_ENTRIES_MAX, BPF_F_NO_PREALLOC);
+
 /// This CPU's own.
 #[inline(always)]
 fn work_of_this_cpu<'a>() -> Option<&'a mut Work> {
@@ -108,6 +114,18 @@ impl Routes for Road<'_> {
         // SAFETY: the program's context, and as many bytes as are told.
         let result = unsafe { bpf_fib_lookup(self.context.skb.skb.cast(), params, bytes, 0) };
         (result == i64::from(BPF_FIB_LKUP_RET_SUCCESS)).then_some(lookup.device)
+    }
+
+    #[inline(always)]
+    fn port(&mut self, bridge: u32) -> Option<u32> {
+        let lookup = &work_of_this_cpu()?.lookup;
+        let key = StationKey {
+            bridge,
+            mac: lookup.next_mac,
+            reserved: 0,
+        };
+        // SAFETY: read once, at once.
+        STATIONS.get_ptr(&key).map(|port| unsafe { *port })
     }
 }
 

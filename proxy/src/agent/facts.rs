@@ -14,6 +14,7 @@ use crate::backend::{ebpf, iptables, ipvs, nftables};
 use crate::devices::Devices;
 use crate::plan::NodeContext;
 use crate::settings::Settings;
+use crate::stations::Stations;
 use crate::sysctl;
 
 /// All of it, as things are at one moment.
@@ -26,6 +27,7 @@ pub(super) struct Facts {
     pub(super) local_addresses: Arc<LocalAddresses>,
     /// None, unless the mode is ebpf.
     pub(super) devices: Arc<Devices>,
+    pub(super) stations: Arc<Stations>,
     /// Families with so many endpoints that single ones get no comments.
     pub(super) large: HashSet<IpFamily>,
     /// What the kernel's IPVS has; none, unless the mode is ipvs.
@@ -105,6 +107,7 @@ impl Facts {
             families: self.families.clone(),
             local_addresses: Arc::clone(&self.local_addresses),
             devices: Arc::clone(&self.devices),
+            stations: Arc::clone(&self.stations),
             conntrack: ebpf::ConntrackTimeouts {
                 tcp_established: timeouts.tcp_established,
                 tcp_close_wait: timeouts.tcp_close_wait,

@@ -51,6 +51,7 @@ use crate::metrics::Metrics;
 use crate::plan::{Conflict, NodeContext, PlanId, PlanTable};
 use crate::relay::Relay;
 use crate::settings::{Settings, Source};
+use crate::stations::Stations;
 use draining::Draining;
 use events::Teller;
 use facts::{Facts, node_port_addresses};
@@ -91,7 +92,9 @@ struct Agent {
     local_addresses: Arc<LocalAddresses>,
     /// Followed in ebpf mode only.
     devices: Arc<Devices>,
-    /// Devices came or went, and the worker has not heard of it.
+    /// Followed where programs forward.
+    stations: Arc<Stations>,
+    /// Devices or stations came or went, and the worker has not heard of it.
     devices_wait: bool,
     table: PlanTable,
     /// Ports that do without an address, by their Service, as they were last said.
@@ -332,6 +335,13 @@ impl Agent {
         self.devices_wait = true;
     }
 
+    /// Something came behind a bridge of the node, or went.
+    fn stations_changed(&mut self, stations: Arc<Stations>) {
+        tracing::debug!(stations = stations.len(), "what is behind bridges changed");
+        self.stations = stations;
+        self.devices_wait = true;
+    }
+
     /// What rules and maps depend on besides the plans, as things are now.
     fn facts(&self) -> Facts {
         Facts {
@@ -340,6 +350,7 @@ impl Agent {
             families: self.families.clone(),
             local_addresses: Arc::clone(&self.local_addresses),
             devices: Arc::clone(&self.devices),
+            stations: Arc::clone(&self.stations),
             large: self.large.clone(),
             schedulers: Arc::clone(&self.schedulers),
             service_cidrs: self.service_cidrs(),

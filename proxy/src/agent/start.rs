@@ -30,15 +30,17 @@ use super::source::{api_options, check_source, ended_source, start_source};
 use super::worker::Worker;
 use super::{Agent, Done, finished, host, node, privileges};
 use crate::addresses::AddressWatch;
+use crate::backend::ebpf::Forwarding;
 use crate::backend::{Backend, Mode, ebpf};
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
-use crate::devices::{DeviceWatch, Devices};
+use crate::devices::DeviceWatch;
 use crate::health::{ServiceChecks, SharedState, State};
 use crate::metrics::Metrics;
 use crate::plan::{NodeContext, PlanTable};
 use crate::relay::{Limits, Relay};
-use crate::rtnetlink::RtnetlinkError;
+use crate::rtnetlink::{Listed, RtnetlinkError, Watch};
 use crate::settings::Settings;
+use crate::stations::StationWatch;
 
 /// How long a stop waits for a sync that is under way.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -84,6 +86,7 @@ async fn drive(
     let mut addresses = AddressWatch::open()
         .map_err(|error| system("listing the node's addresses", io::Error::other(error)))?;
     let mut devices = follow_devices(&choice)?;
+    let mut stations = follow_stations(&choice, &settings)?;
     let parts = Parts::new(
         settings,
         choice,
@@ -94,6 +97,10 @@ async fn drive(
     let mut source = start_source(&parts.facts.settings, updates_in, observer);
     let mut agent = Agent::new(parts, &addresses, metrics, teller).await?;
     devices = devices.filter(|_| agent.mode == Mode::Ebpf);
+    stations = stations.filter(|_| agent.mode == Mode::Ebpf);
+    if let Some(watch) = &stations {
+        agent.stations = Arc::clone(watch.current());
+    }
     let mut terminated = signals(SignalKind::terminate())?;
     let mut interrupted = signals(SignalKind::interrupt())?;
     let mut ticks = interval(agent.settings.sync_period);
@@ -124,9 +131,13 @@ async fn drive(
                 Ok(now) => agent.addresses_changed(now),
                 Err(error) => tracing::warn!(%error, "the node's addresses can't be followed"),
             },
-            changed = devices_changed(devices.as_mut()) => match changed {
+            changed = news(devices.as_mut()) => match changed {
                 Ok(now) => agent.devices_changed(now),
                 Err(error) => tracing::warn!(%error, "the node's devices can't be followed"),
+            },
+            changed = news(stations.as_mut()) => match changed {
+                Ok(now) => agent.stations_changed(now),
+                Err(error) => tracing::warn!(%error, "what is behind bridges can't be followed"),
             },
             () = sleep_until(housekeeping_due), if housekeep_at.is_some() => {
                 running = agent.start_housekeeping();
@@ -162,8 +173,22 @@ fn follow_devices(choice: &Choice) -> Result<Option<DeviceWatch>, StartError> {
     }
 }
 
-/// Never, where they are not followed.
-async fn devices_changed(watch: Option<&mut DeviceWatch>) -> Result<Arc<Devices>, RtnetlinkError> {
+/// What is behind bridges is followed where packets are handed over past them.
+fn follow_stations(
+    choice: &Choice,
+    settings: &Settings,
+) -> Result<Option<StationWatch>, StartError> {
+    let is_wanted = settings.ebpf.forwarding == Forwarding::Direct;
+    match choice {
+        Choice::Ebpf(_) if is_wanted => StationWatch::open()
+            .map(Some)
+            .map_err(|error| system("listing what is behind bridges", io::Error::other(error))),
+        _ => Ok(None),
+    }
+}
+
+/// Never, where it is not followed.
+async fn news<T: Listed>(watch: Option<&mut Watch<T>>) -> Result<Arc<T>, RtnetlinkError> {
     match watch {
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,
@@ -193,6 +218,7 @@ impl Parts {
             families: Vec::new(),
             local_addresses: Arc::clone(addresses.current()),
             devices: devices.map_or_else(Arc::default, |watch| Arc::clone(watch.current())),
+            stations: Arc::default(),
             large: HashSet::new(),
             schedulers: Arc::default(),
             service_cidrs: Vec::new(),
@@ -235,6 +261,7 @@ impl Agent {
             families,
             local_addresses,
             devices,
+            stations,
             large,
             schedulers,
             service_cidrs: _,
@@ -265,6 +292,7 @@ impl Agent {
             node_was_seen: false,
             local_addresses,
             devices,
+            stations,
             devices_wait: false,
             table: PlanTable::default(),
             conflicts: HashMap::new(),

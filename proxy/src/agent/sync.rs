@@ -75,8 +75,9 @@ impl Agent {
         let mut worker = self.worker.take()?;
         self.devices_wait = false;
         let devices = Arc::clone(&self.devices);
+        let stations = Arc::clone(&self.stations);
         Some(spawn_blocking(move || Done::Attached {
-            result: worker.set_devices(devices),
+            result: worker.set_devices(devices, stations),
             worker,
         }))
     }

@@ -15,6 +15,7 @@ use crate::backend::xtables::RuleCounts;
 use crate::backend::{Backend, BackendError, Refusal, Report};
 use crate::devices::Devices;
 use crate::plan::{PlanChange, PlanId};
+use crate::stations::Stations;
 
 /// Programs the kernel in all families.
 #[derive(Debug)]
@@ -70,10 +71,14 @@ impl Worker {
     }
 
     /// Attaches to devices that are new; rules and services need no such thing.
-    pub(super) fn set_devices(&mut self, devices: Arc<Devices>) -> Result<(), BackendError> {
+    pub(super) fn set_devices(
+        &mut self,
+        devices: Arc<Devices>,
+        stations: Arc<Stations>,
+    ) -> Result<(), BackendError> {
         match &mut self.backend {
             Backend::Iptables(_) | Backend::Ipvs(_) | Backend::Nftables(_) => Ok(()),
-            Backend::Ebpf(ebpf) => Ok(ebpf.set_devices(devices)?),
+            Backend::Ebpf(ebpf) => Ok(ebpf.set_devices(devices, stations)?),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Packets that are sent on past the node's stack, and what the stack still gets.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use switchyard_tests::testbed::{Outcome, Place, Probe, Protocol, Proxy, require_root};
+use switchyard_tests::testbed::{Outcome, Place, Probe, Protocol, Proxy, require_root, wait_for};
 
 use super::stage::{ANSWER_TIMEOUT, FAMILIES, Stage, TCP_NODE_PORT, UDP_NODE_PORT, main_service};
 
@@ -14,6 +15,17 @@ table inet no-forwarding {
     chain forward { type filter hook forward priority 0; policy drop; }
 }
 ";
+/// What goes out through a bridge is lost, what comes in is not.
+const NO_BRIDGE: &str = "
+table bridge no-bridge {
+    chain output { type filter hook output priority 0; policy drop; }
+}
+";
+/// The bridge's port that has WHERE[0] behind it.
+const PORT: &str = "port11";
+/// The agent follows devices and what is behind bridges.
+const SOON: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
 
 fn start(stage: &Stage, forwarding: &str) -> Result<Proxy> {
     let mut options = stage.options()?;
@@ -80,6 +92,45 @@ fn flows_of_services_do_not_pass_forward_rules() -> Result<()> {
             })?;
         }
         proxy.terminate()?;
+    }
+    Ok(())
+}
+
+/// What comes of requests while nothing goes out through the bridge.
+fn ask_without_bridge(stage: &Stage) -> Result<Vec<(Probe, Outcome)>> {
+    nft(stage, NO_BRIDGE)?;
+    let outcomes = ask(stage, 2);
+    nft(stage, "delete table bridge no-bridge")?;
+    outcomes
+}
+
+/// A pod behind a bridge is handed its packets past it, as long as the bridge knows behind which port
+/// it is.
+#[test]
+fn flows_of_services_do_not_pass_a_bridge() -> Result<()> {
+    require_root()?;
+    let stage = Stage::new()?;
+    stage.serve(&WHERE)?;
+    let _proxy = start(&stage, "direct")?;
+    stage.put(&[main_service(&[WHERE[0]])?], 1)?;
+    stage.wait_for_generation(1)?;
+    for (learning, is_past) in [("on", true), ("off", false), ("on", true)] {
+        let set = ["ip", "link", "set", PORT, "type", "bridge_slave"];
+        let set = [&set[..], &["learning", learning, "fdb_flush"]].concat();
+        let done = stage.bed.run(Place::Node1, &set, "")?;
+        done.success("ip link set")?;
+        let what = format!("learning {learning}: past the bridge: {is_past}");
+        wait_for(&what, SOON, POLL, || {
+            // The stack sees to neighbours that are not known yet, and the bridge learns by answers.
+            expect(&ask(&stage, 2)?, |it| matches!(it, Outcome::Answered(_)))?;
+            let outcomes = ask_without_bridge(&stage)?;
+            let is_right = |outcome: &Outcome| match outcome {
+                Outcome::Answered(_) => is_past,
+                Outcome::TimedOut => !is_past,
+                _ => false,
+            };
+            Ok(outcomes.iter().all(|(_, outcome)| is_right(outcome)))
+        })?;
     }
     Ok(())
 }

@@ -6,8 +6,8 @@
 //! for is added when the first such packet comes, with its counterpart: an error that the stack sends
 //! about it is met at egress only.
 
+use super::entries::{Inserted, NewFlow, new_id, turn};
 use super::masquerade::Masked;
-use super::open::{Inserted, NewFlow, new_id, turn};
 use super::{Place, Work, note};
 use crate::layout::{Address, Endpoint, FlowKey, FlowValue, Hook, Reason, flow_flags};
 use crate::maps::FlowRef;

@@ -1,6 +1,6 @@
 //! The node's address and a port of ours in place of the client's.
 
-use super::open::random_of;
+use super::entries::random_of;
 use super::{Place, Verdict, Work, note, rewrite};
 use crate::layout::{Address, Device, Hook, PortRange, Reason, SCTP, SettingsPorts, flow_flags};
 use crate::maps::FlowRef;

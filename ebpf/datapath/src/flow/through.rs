@@ -17,6 +17,9 @@ pub trait Routes {
     /// The index of the device by which the kernel would forward this packet now; `None` where
     /// it would not, or where only the stack can.
     fn route(&mut self, parsed: &Parsed) -> Option<u32>;
+    /// The port of a bridge, which was the answer of [`Routes::route`], behind which the next hop is;
+    /// `None` where it is not known, or is not in another network namespace.
+    fn port(&mut self, bridge: u32) -> Option<u32>;
 }
 
 /// What becomes of a packet that comes in.
@@ -32,7 +35,7 @@ pub enum Through {
     Drop,
     /// It goes out by [`Work::device`] with the ends [`Work::new`], one hop further.
     Send,
-    /// The same, and it can be handed to the device at the other end, which is in another network
+    /// The same, and it can be handed to the other end of [`Work::near`], which is in another network
     /// namespace.
     HandOver,
 }
@@ -128,10 +131,15 @@ fn way(
             work.task = Task::Masquerade;
         }
     }
-    match out {
-        Some(out) if out.flags & device_flags::PEER != 0 => Through::HandOver,
-        _ => Through::Send,
-    }
+    work.near = match out {
+        Some(out) if out.flags & device_flags::PEER != 0 => device,
+        Some(out) if out.flags & device_flags::BRIDGE != 0 => match routes.port(device) {
+            Some(port) => port,
+            None => return Through::Send,
+        },
+        _ => return Through::Send,
+    };
+    Through::HandOver
 }
 
 /// The packet takes the stack's way, where each hook has to find an entry of its own.

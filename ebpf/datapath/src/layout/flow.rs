@@ -142,28 +142,6 @@ pub struct FragmentPorts {
     pub destination: u16,
 }
 
-/// A value of DEVICES, whose key is the device's index: 40 bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Device {
-    /// What masquerading makes the source of IPv4 packets that go out here; zero if unknown.
-    pub masquerade_v4: Address,
-    /// The same for IPv6.
-    pub masquerade_v6: Address,
-    /// [`device_flags`].
-    pub flags: u32,
-    /// Zero.
-    pub reserved: u32,
-}
-
-/// Bits of [`Device::flags`].
-pub mod device_flags {
-    /// Local pods are behind it (where pods are told by their device).
-    pub const PODS: u32 = 1;
-    /// The other end is in another network namespace (veth): packets can be handed to it.
-    pub const PEER: u32 = 1 << 1;
-}
-
 /// A key of COUNTERS: an endpoint of a Service.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -292,7 +270,6 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 40);
     assert!(size_of::<FlowValue>() == 64);
     assert!(size_of::<FragmentKey>() == 40);
-    assert!(size_of::<Device>() == 40);
     assert!(size_of::<CounterKey>() == 24);
     assert!(size_of::<Event>() == 48);
 };

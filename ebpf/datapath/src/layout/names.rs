@@ -16,6 +16,8 @@ pub mod map_names {
     pub const RANGES: &str = "RANGES";
     /// Hash: device index to [`super::super::Device`].
     pub const DEVICES: &str = "DEVICES";
+    /// Hash: [`super::super::StationKey`] to the index of a bridge's port.
+    pub const STATIONS: &str = "STATIONS";
     /// Hash: [`super::super::FlowKey`] to [`super::super::FlowValue`].
     pub const FLOWS: &str = "FLOWS";
     /// Hash: [`super::super::AffinityKey`] to [`super::super::AffinityValue`].
@@ -57,6 +59,8 @@ pub mod limits {
     pub const OPT_OUT_ENTRIES_MAX: u32 = 1 << 14;
     /// Entries of DEVICES.
     pub const DEVICE_ENTRIES_MAX: u32 = 1 << 13;
+    /// Entries of STATIONS. What is behind a bridge and has no entry is sent through the bridge.
+    pub const STATION_ENTRIES_MAX: u32 = 1 << 13;
     /// Slots, over all Services (32 bytes each).
     pub const SLOTS_MAX: u32 = 1 << 24;
     /// Service ports.

@@ -192,6 +192,45 @@ fn two_vips_with_one_endpoint() {
     }
 }
 
+/// The client's other flow with the endpoint, from the same port, goes through the stack. It is in the
+/// way of one that the stack sees begin only, and not when it is over.
+#[test]
+fn another_flow_with_the_endpoint_through_the_stack() {
+    for family in FAMILIES {
+        let world = world(family, TCP);
+        let client = family.outside();
+        let (one, two) = (to_vip(family, client), to_other(family, client));
+        let first = by_stack(&world, one, SYN).unwrap();
+        let begin_in_stack = || {
+            let mut packet = sent(&world, two, SYN);
+            world.table.forward(&mut packet, UPLINK, &mut Nowhere)
+        };
+        assert_eq!(begin_in_stack(), Through::Drop);
+        assert_eq!(world.refusals(), [(Reason::Collision, false)]);
+        world.assert_one_flow(4);
+
+        let second = at_once(&world, two, SYN);
+        assert_ne!(first.source.1, second.source.1);
+        assert_entries_of_both(&world, 4);
+        assert_eq!(at_once(&world, first.reversed(), ACK), one.reversed());
+        assert_eq!(
+            at_once(&world, second.reversed(), FIN | ACK),
+            two.reversed()
+        );
+
+        at_once(&world, one, RST);
+        at_once(&world, first.reversed(), RST);
+        assert_eq!(begin_in_stack(), Through::Rewrite);
+        let there = by_stack(&world, two, ACK).unwrap();
+        assert_eq!(at_once(&world, there.reversed(), ACK), two.reversed());
+    }
+}
+
+fn assert_entries_of_both(world: &World, others: usize) {
+    assert_eq!(world.entries(flow_flags::BOTH).len(), 2);
+    assert_eq!(world.table.flows().len(), 2 + others);
+}
+
 /// What a flow does next.
 #[derive(Clone, Copy, Debug)]
 struct Step {

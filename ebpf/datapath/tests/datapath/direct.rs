@@ -13,8 +13,11 @@ use crate::packets::{ACK, Build, FIN, Read, SYN, icmp_error, verify, verify_ip};
 use crate::world::{FAMILIES, Family, PODS, Tuple, UPLINK, WEB, World};
 
 /// Pods are behind one device and everybody else behind another; the node's own addresses are
-/// routed nowhere. Asked for nothing else.
+/// routed nowhere. Where the pods' device is a bridge, all are behind one port.
 pub(crate) struct Node(pub(crate) Family);
+
+/// The port.
+const PORT: u32 = 77;
 
 impl Routes for Node {
     fn route(&mut self, parsed: &Parsed) -> Option<u32> {
@@ -29,6 +32,11 @@ impl Routes for Node {
             UPLINK
         })
     }
+
+    fn port(&mut self, bridge: u32) -> Option<u32> {
+        assert_eq!(bridge, PODS);
+        Some(PORT)
+    }
 }
 
 /// No route at all.
@@ -36,6 +44,10 @@ pub(crate) struct Nowhere;
 
 impl Routes for Nowhere {
     fn route(&mut self, _parsed: &Parsed) -> Option<u32> {
+        None
+    }
+
+    fn port(&mut self, _bridge: u32) -> Option<u32> {
         None
     }
 }
@@ -264,7 +276,11 @@ fn a_device_with_a_far_end_is_handed_the_packet() {
     for family in FAMILIES {
         let mut world = World::new(family, TCP);
         world.offer(WEB, &[2]);
-        for (flags, expected) in [(0, Through::Send), (device_flags::PEER, Through::HandOver)] {
+        for (flags, expected, near) in [
+            (0, Through::Send, 0),
+            (device_flags::PEER, Through::HandOver, PODS),
+            (device_flags::BRIDGE, Through::HandOver, PORT),
+        ] {
             let node: Address = family.node().into();
             let (v4, v6) = match family {
                 Family::V4 => (node, Address::ANY),
@@ -283,6 +299,9 @@ fn a_device_with_a_far_end_is_handed_the_packet() {
             let mut packet = sent(&world, request, SYN);
             let outcome = world.table.forward(&mut packet, UPLINK, &mut Node(family));
             assert_eq!((outcome, world.table.sent_by()), (expected, PODS));
+            if outcome == Through::HandOver {
+                assert_eq!(world.table.handed_to(), near);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use switchyard_cluster::object::IpFamily;
 use crate::addresses::LocalAddresses;
 use crate::devices::Devices;
 use crate::plan::NodeContext;
+use crate::stations::Stations;
 
 /// What maps and programs depend on besides the plans.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +20,8 @@ pub struct Config {
     pub local_addresses: Arc<LocalAddresses>,
     /// The devices that programs attach to.
     pub devices: Arc<Devices>,
+    /// What is behind which port of its bridges; only looked at where programs forward.
+    pub stations: Arc<Stations>,
     /// How long a flow may be idle.
     pub conntrack: ConntrackTimeouts,
     /// Sockets of pods are left alone; their traffic is translated at their devices.

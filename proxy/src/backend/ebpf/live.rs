@@ -145,6 +145,7 @@ impl Live {
             self.tables.set_node_address(address, flags)?;
         }
         self.tables.set_devices(&node::devices(config))?;
+        self.tables.set_stations(&node::stations(config))?;
         let block = node::settings_block(config, host_cookie, hands_over);
         let is_there = match self.settings {
             Some(run) => {

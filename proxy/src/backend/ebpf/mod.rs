@@ -63,6 +63,7 @@ use self::tables::Sizes;
 use super::{Refusal, Report, Written};
 use crate::devices::Devices;
 use crate::plan::{PlanChange, PlanId, ServicePlan};
+use crate::stations::Stations;
 
 pub use attach::is_attached;
 pub use cleanup::cleanup;
@@ -316,12 +317,18 @@ impl Ebpf {
         &self.refused
     }
 
-    /// Attaches to devices that are new, at once, and forgets those that are gone.
+    /// Attaches to devices that are new, at once, and forgets those that are gone; knows from now on
+    /// what is behind which port of bridges.
     ///
     /// # Errors
     /// [`EbpfError`]; those that could be attached to are.
-    pub fn set_devices(&mut self, devices: Arc<Devices>) -> Result<(), EbpfError> {
+    pub fn set_devices(
+        &mut self,
+        devices: Arc<Devices>,
+        stations: Arc<Stations>,
+    ) -> Result<(), EbpfError> {
         self.config.devices = devices;
+        self.config.stations = stations;
         self.attach_devices()
     }
 
@@ -330,6 +337,7 @@ impl Ebpf {
             return Ok(()); // the first reconcile does it
         };
         live.tables.set_devices(&node::devices(&self.config))?;
+        live.tables.set_stations(&node::stations(&self.config))?;
         self.attached
             .attach_devices(&mut live.loaded, &self.config.devices)
     }

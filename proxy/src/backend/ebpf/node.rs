@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use switchyard_cluster::object::IpFamily;
 use switchyard_datapath::layout::{
-    Address, Device, PortRange, Settings, SettingsPorts, address_flags, device_flags,
-    settings_flags,
+    Address, Device, PortRange, Settings, SettingsPorts, StationKey, address_flags, device_flags,
+    limits, settings_flags,
 };
 
-use super::Config;
 use super::compile::range;
 use super::slot::Slot;
+use super::{Config, Forwarding};
 use crate::addresses::Scope;
 use crate::plan::LocalDetector;
 
@@ -148,6 +148,7 @@ pub(super) fn devices(config: &Config) -> HashMap<u32, Device> {
             for (flag, is_set) in [
                 (device_flags::PODS, has_pods),
                 (device_flags::PEER, device.has_far_peer),
+                (device_flags::BRIDGE, device.is_plain_bridge),
             ] {
                 if is_set {
                     flags |= flag;
@@ -161,6 +162,37 @@ pub(super) fn devices(config: &Config) -> HashMap<u32, Device> {
             };
             (device.index, device_facts)
         })
+        .collect()
+}
+
+/// Whoever is behind a port of a bridge through which packets can be handed to it, past the bridge.
+pub(super) fn stations(config: &Config) -> HashMap<StationKey, u32> {
+    if config.forwarding != Forwarding::Direct {
+        return HashMap::new();
+    }
+    let bridge_of: HashMap<u32, u32> = config
+        .devices
+        .ports()
+        .map(|port| (port.index, port.bridge))
+        .collect();
+    let is_plain = |bridge| {
+        let device = config.devices.get(bridge);
+        device.is_some_and(|device| device.is_plain_bridge)
+    };
+    let reachable = config.stations.iter().filter(|(station, port)| {
+        bridge_of.get(port) == Some(&station.bridge) && is_plain(station.bridge)
+    });
+    let room = usize::try_from(limits::STATION_ENTRIES_MAX).unwrap_or(usize::MAX);
+    reachable
+        .map(|(station, port)| {
+            let key = StationKey {
+                bridge: station.bridge,
+                mac: station.mac,
+                reserved: 0,
+            };
+            (key, port)
+        })
+        .take(room)
         .collect()
 }
 

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError};
 use switchyard_datapath::layout::{
-    Address, Device, Frontend, FrontendKey, RangeKey, TCP, address_flags, map_names,
+    Address, Device, Frontend, FrontendKey, RangeKey, StationKey, TCP, address_flags, map_names,
 };
 use switchyard_datapath::service::any_of_family;
 use switchyard_kernel::Mapping;
@@ -42,6 +42,7 @@ pub(super) struct Tables {
     frontends: aya::maps::HashMap<MapData, FrontendKey, Frontend>,
     ranges: LpmTrie<MapData, RangeKey, u8>,
     devices: aya::maps::HashMap<MapData, u32, Device>,
+    stations: aya::maps::HashMap<MapData, StationKey, u32>,
     words: Mapping,
     slots: Slots,
     /// The array behind `words`. Programs are loaded by its descriptor.
@@ -51,6 +52,7 @@ pub(super) struct Tables {
     claims: HashMap<Address, Claims>,
     owners: HashMap<FrontendKey, Frontend>,
     known_devices: HashMap<u32, Device>,
+    known_stations: HashMap<StationKey, u32>,
     range_entries: u32,
     has_draining: bool,
     /// Elements written and deleted.
@@ -80,7 +82,7 @@ fn mapping(map: &Map, name: &'static str, from: usize, bytes: usize) -> Result<M
 impl Tables {
     /// The maps of an object that was loaded with these sizes; all empty.
     pub(super) fn of(object: &mut aya::Ebpf, sizes: Sizes) -> Result<Self, EbpfError> {
-        use map_names::{ADDRESSES, DEVICES, FRONTENDS, RANGES, SLOTS, WORDS};
+        use map_names::{ADDRESSES, DEVICES, FRONTENDS, RANGES, SLOTS, STATIONS, WORDS};
         let (words, slots) = (take(object, WORDS)?, take(object, SLOTS)?);
         let words_bytes = usize::try_from(sizes.services).unwrap_or(0) * WORD_BYTES;
         Ok(Self {
@@ -89,6 +91,7 @@ impl Tables {
             frontends: usable(FRONTENDS, take(object, FRONTENDS)?.try_into())?,
             ranges: usable(RANGES, take(object, RANGES)?.try_into())?,
             devices: usable(DEVICES, take(object, DEVICES)?.try_into())?,
+            stations: usable(STATIONS, take(object, STATIONS)?.try_into())?,
             words: mapping(&words, WORDS, 0, words_bytes)?,
             slots: Slots::of(slots, sizes.slots),
             _words: words,
@@ -97,6 +100,7 @@ impl Tables {
             claims: HashMap::new(),
             owners: HashMap::new(),
             known_devices: HashMap::new(),
+            known_stations: HashMap::new(),
             range_entries: 0,
             has_draining: false,
             written: 0,
@@ -377,22 +381,18 @@ impl Tables {
 
     /// Makes DEVICES say this, and nothing else.
     pub(super) fn set_devices(&mut self, devices: &HashMap<u32, Device>) -> Result<(), EbpfError> {
-        let name = map_names::DEVICES;
-        for (index, device) in devices {
-            if self.known_devices.get(index) != Some(device) {
-                let result = self.devices.insert(index, device, 0);
-                result.map_err(|error| EbpfError::map(name, error))?;
-                self.known_devices.insert(*index, *device);
-                self.written += 1;
-            }
-        }
-        let is_gone = |index: &u32| !devices.contains_key(index);
-        let over: Vec<u32> = self.known_devices.keys().copied().filter(is_gone).collect();
-        for index in over {
-            gone(name, self.devices.remove(&index))?;
-            self.known_devices.remove(&index);
-            self.written += 1;
-        }
+        let (map, known) = (&mut self.devices, &mut self.known_devices);
+        self.written += follow(map_names::DEVICES, map, known, devices)?;
+        Ok(())
+    }
+
+    /// Makes STATIONS say this, and nothing else.
+    pub(super) fn set_stations(
+        &mut self,
+        stations: &HashMap<StationKey, u32>,
+    ) -> Result<(), EbpfError> {
+        let (map, known) = (&mut self.stations, &mut self.known_stations);
+        self.written += follow(map_names::STATIONS, map, known, stations)?;
         Ok(())
     }
 
@@ -436,6 +436,37 @@ pub(super) fn gone(name: &'static str, result: Result<(), MapError>) -> Result<(
         }
         Err(error) => Err(EbpfError::map(name, error)),
     }
+}
+
+/// Makes a hash map that holds what is known hold what is wanted, and says how many elements were
+/// written for that.
+fn follow<K, V>(
+    name: &'static str,
+    map: &mut aya::maps::HashMap<MapData, K, V>,
+    known: &mut HashMap<K, V>,
+    wanted: &HashMap<K, V>,
+) -> Result<usize, EbpfError>
+where
+    K: aya::Pod + Eq + std::hash::Hash,
+    V: aya::Pod + PartialEq,
+{
+    let mut written = 0;
+    let is_gone = |key: &K| !wanted.contains_key(key);
+    let over: Vec<K> = known.keys().copied().filter(is_gone).collect();
+    for key in over {
+        gone(name, map.remove(&key))?;
+        known.remove(&key);
+        written += 1;
+    }
+    for (key, value) in wanted {
+        if known.get(key) != Some(value) {
+            let result = map.insert(*key, *value, 0);
+            result.map_err(|error| EbpfError::map(name, error))?;
+            known.insert(*key, *value);
+            written += 1;
+        }
+    }
+    Ok(written)
 }
 
 /// Makes a hash map hold what is expected, and nothing else.

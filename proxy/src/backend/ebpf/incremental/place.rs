@@ -104,6 +104,7 @@ pub(super) fn config(node: &NodeContext) -> Config {
         families: IpFamily::BOTH.to_vec(),
         local_addresses: Arc::new(addresses.into_iter().collect()),
         devices: Arc::default(),
+        stations: Arc::default(),
         conntrack: ConntrackTimeouts::default(),
         host_namespace_only: false,
         forwarding: Forwarding::Stack,

@@ -91,6 +91,7 @@ fn config(node: &NodeContext, host_only: bool) -> Config {
         families: IpFamily::BOTH.to_vec(),
         local_addresses: Arc::new(addresses.into_iter().collect()),
         devices: Arc::new(devices.into_iter().collect()),
+        stations: Arc::default(),
         conntrack: ConntrackTimeouts::default(),
         host_namespace_only: host_only,
         forwarding: Forwarding::Stack,
