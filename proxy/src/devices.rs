@@ -4,28 +4,21 @@
 //! are those of `linux/if_link.h`. Every supported kernel has them, and no privilege is
 //! needed.
 
+mod attributes;
+
 use std::collections::BTreeMap;
 
-use netlink_packet_core::{DecodeError, NlasIterator, parse_string, parse_u16, parse_u32};
+use netlink_packet_core::{DecodeError, parse_u16, parse_u32};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 
+use self::attributes::Attributes;
 use crate::rtnetlink::{self, Listed, RtnetlinkError, Watch};
 
 const RTNLGRP_LINK: u32 = 1;
 const RTM_NEWLINK: u16 = 16;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_SLAVE_KIND: u16 = 4;
-/// Says that the other end is elsewhere: the kernel gives it only then.
-const IFLA_LINK_NETNSID: u16 = 37;
-const VETH: &str = "veth";
 const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 8;
-/// The kind of master that leaves the devices below it their own traffic.
-const VRF: &str = "vrf";
 
 /// Where `struct nlmsghdr` has the type of the message.
 const MESSAGE_TYPE: std::ops::Range<usize> = 4..6;
@@ -49,6 +42,19 @@ pub struct Device {
     pub is_up: bool,
     /// Its other end is in another network namespace (veth).
     pub has_far_peer: bool,
+    /// It is a bridge that sends by addresses alone: one that does not look at VLANs.
+    pub is_plain_bridge: bool,
+}
+
+/// A port of a bridge through which packets get to a pod: a veth that is set up, whose other
+/// end is in another network namespace, and to which the bridge sends (it is not held back by
+/// the spanning tree, and has a carrier).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its index.
+    pub index: u32,
+    /// The bridge's index.
+    pub bridge: u32,
 }
 
 /// What packets of a device begin with (`ARPHRD_*` of `linux/if_arp.h`).
@@ -82,9 +88,12 @@ impl LinkLayer {
     }
 }
 
-/// All such devices at one moment.
+/// All such devices at one moment; and, apart from them, ports of bridges that lead to pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Devices(BTreeMap<u32, Device>);
+pub struct Devices {
+    devices: BTreeMap<u32, Device>,
+    ports: BTreeMap<u32, Port>,
+}
 
 /// Follows the node's devices.
 pub type DeviceWatch = Watch<Devices>;
@@ -101,36 +110,56 @@ impl Devices {
 
     /// The devices, by index.
     pub fn iter(&self) -> impl Iterator<Item = &Device> {
-        self.0.values()
+        self.devices.values()
     }
 
     /// The device of an index.
     #[must_use]
     pub fn get(&self, index: u32) -> Option<&Device> {
-        self.0.get(&index)
+        self.devices.get(&index)
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.devices.len()
     }
 
     /// There is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.devices.is_empty()
+    }
+
+    /// The ports, by index. None of them is among the devices.
+    pub fn ports(&self) -> impl Iterator<Item = Port> {
+        self.ports.values().copied()
+    }
+
+    /// The port of an index.
+    #[must_use]
+    pub fn port(&self, index: u32) -> Option<Port> {
+        self.ports.get(&index).copied()
+    }
+
+    /// The same devices, and these ports beside those that there are.
+    #[must_use]
+    pub fn with_ports(mut self, ports: impl IntoIterator<Item = Port>) -> Self {
+        self.ports
+            .extend(ports.into_iter().map(|port| (port.index, port)));
+        self
     }
 }
 
 impl FromIterator<Device> for Devices {
     fn from_iter<I: IntoIterator<Item = Device>>(devices: I) -> Self {
-        Self(
-            devices
+        Self {
+            devices: devices
                 .into_iter()
                 .map(|device| (device.index, device))
                 .collect(),
-        )
+            ports: BTreeMap::new(),
+        }
     }
 }
 
@@ -145,8 +174,6 @@ impl Listed for Devices {
         RouteNetlinkMessage::GetLink(request)
     }
 
-    /// Reads the few attributes that are asked for and passes all others over: a kind of
-    /// device that nobody here knows must not keep the others from being seen.
     fn take(&mut self, message: &[u8]) -> Result<(), DecodeError> {
         let field = |range| message.get(range).unwrap_or_default();
         if parse_u16(field(MESSAGE_TYPE))? != RTM_NEWLINK {
@@ -156,62 +183,27 @@ impl Listed for Devices {
         let link_layer = LinkLayer::of(parse_u16(field(LINK_LAYER))?);
         let index = parse_u32(field(INDEX))?;
         let attributes = Attributes::read(message.get(ATTRIBUTES_AT..).unwrap_or_default())?;
-        if flags & IFF_LOOPBACK != 0 || attributes.is_port() {
+        let is_up = flags & IFF_UP != 0;
+        if flags & IFF_LOOPBACK != 0 {
+            return Ok(());
+        }
+        if attributes.is_port() {
+            if is_up && attributes.has_far_peer() && attributes.is_forwarding_bridge_port() {
+                let bridge = attributes.master;
+                self.ports.insert(index, Port { index, bridge });
+            }
             return Ok(());
         }
         let device = Device {
             index,
-            name: attributes.name.into(),
             link_layer,
-            is_up: flags & IFF_UP != 0,
-            has_far_peer: attributes.is_veth && attributes.is_far,
+            is_up,
+            has_far_peer: attributes.has_far_peer(),
+            is_plain_bridge: attributes.is_plain_bridge(),
+            name: attributes.name.into(),
         };
-        self.0.insert(index, device);
+        self.devices.insert(index, device);
         Ok(())
-    }
-}
-
-/// What is read of a device's attributes.
-#[derive(Default)]
-struct Attributes {
-    name: String,
-    has_master: bool,
-    /// The kind of master, where the kernel says it.
-    port_kind: Option<String>,
-    is_veth: bool,
-    is_far: bool,
-}
-
-impl Attributes {
-    fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut read = Self::default();
-        for attribute in NlasIterator::new(bytes) {
-            let attribute = attribute?;
-            match attribute.kind() {
-                IFLA_IFNAME => read.name = parse_string(attribute.value())?,
-                IFLA_MASTER => read.has_master = parse_u32(attribute.value())? != 0,
-                IFLA_LINK_NETNSID => read.is_far = true,
-                IFLA_LINKINFO => {
-                    for info in NlasIterator::new(attribute.value()) {
-                        let info = info?;
-                        match info.kind() {
-                            IFLA_INFO_KIND => read.is_veth = parse_string(info.value())? == VETH,
-                            IFLA_INFO_SLAVE_KIND => {
-                                read.port_kind = Some(parse_string(info.value())?);
-                            }
-                            _ => {}
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(read)
-    }
-
-    /// A master takes all that its ports receive, unless it is a VRF.
-    fn is_port(&self) -> bool {
-        self.has_master && self.port_kind.as_deref() != Some(VRF)
     }
 }
 
@@ -219,6 +211,7 @@ impl Attributes {
 mod tests {
     use netlink_packet_core::NetlinkMessage;
     use netlink_packet_route::link::{
+        BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
         InfoPortKind, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
     };
 
@@ -269,6 +262,7 @@ mod tests {
             link_layer,
             is_up,
             has_far_peer: false,
+            is_plain_bridge: false,
         };
         let expected: Devices = [
             device(2, "eth0", LinkLayer::Ethernet, true),
@@ -279,6 +273,106 @@ mod tests {
         .collect();
         assert_eq!(devices, expected);
         assert_eq!(devices.get(3).map(|device| &*device.name), Some("wg0"));
+    }
+
+    fn read(bytes: &[u8]) -> Devices {
+        let mut devices = Devices::default();
+        assert!(!read_datagram(bytes, &mut devices, &mut false).unwrap());
+        devices
+    }
+
+    #[test]
+    fn only_a_bridge_without_vlans_is_a_plain_one() {
+        let is_plain = |kind, data: Option<InfoData>| {
+            let mut info = vec![LinkInfo::Kind(kind)];
+            info.extend(data.map(LinkInfo::Data));
+            let bytes = message(5, 1, IFF_UP, vec![LinkAttribute::LinkInfo(info)]);
+            read(&bytes).get(5).unwrap().is_plain_bridge
+        };
+        let vlans = |filtering| {
+            let others = [InfoBridge::AgeingTime(30_000), InfoBridge::Priority(0)];
+            let data = others
+                .into_iter()
+                .chain([InfoBridge::VlanFiltering(filtering)]);
+            Some(InfoData::Bridge(data.collect()))
+        };
+        assert!(is_plain(InfoKind::Bridge, vlans(false)));
+        assert!(!is_plain(InfoKind::Bridge, vlans(true)));
+        assert!(!is_plain(InfoKind::Bridge, None));
+        // What attribute 7 is of another kind of device is that kind's business.
+        assert!(!is_plain(InfoKind::Vxlan, vlans(false)));
+    }
+
+    /// A port as the kernel tells of one that leads to a pod.
+    fn port() -> Vec<LinkAttribute> {
+        let state = InfoBridgePort::State(BridgePortState::Forwarding);
+        let data = vec![InfoBridgePort::Priority(32), state];
+        let info = vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(data)),
+        ];
+        vec![
+            name("veth0"),
+            LinkAttribute::Controller(9),
+            LinkAttribute::LinkNetNsId(0),
+            LinkAttribute::LinkInfo(info),
+        ]
+    }
+
+    #[test]
+    fn a_port_to_a_pod_is_known_but_no_device() {
+        let mut bytes = message(2, 1, IFF_UP, vec![name("eth0")]);
+        bytes.extend(message(6, 1, IFF_UP, port()));
+        let devices = read(&bytes);
+        let port = Port {
+            index: 6,
+            bridge: 9,
+        };
+        assert_eq!(devices.ports().collect::<Vec<_>>(), [port]);
+        assert_eq!((devices.port(6), devices.port(2)), (Some(port), None));
+        assert_eq!(devices.len(), 1);
+        assert!(devices.get(6).is_none());
+        // Its coming is news.
+        let without = read(&message(2, 1, IFF_UP, vec![name("eth0")]));
+        assert_ne!(devices, without);
+        assert_eq!(devices, without.with_ports([port]));
+    }
+
+    #[test]
+    fn ports_that_lead_to_no_pod_are_left_out() {
+        let ports = |flags, attributes| read(&message(6, 1, flags, attributes)).ports().count();
+        assert_eq!(ports(IFF_UP, port()), 1);
+        assert_eq!(ports(0, port()), 0, "not set up");
+        let without = |skipped: usize| {
+            let mut attributes = port();
+            attributes.remove(skipped);
+            attributes
+        };
+        assert_eq!(ports(IFF_UP, without(1)), 0, "no port any more");
+        assert_eq!(ports(IFF_UP, without(2)), 0, "the other end is here");
+        let with = |place: usize, changed: LinkInfo| {
+            let mut attributes = port();
+            if let Some(LinkAttribute::LinkInfo(info)) = attributes.last_mut() {
+                info[place] = changed;
+            }
+            attributes
+        };
+        let tun = with(0, LinkInfo::Kind(InfoKind::Tun));
+        assert_eq!(ports(IFF_UP, tun), 0, "no veth");
+        let bond = with(1, LinkInfo::PortKind(InfoPortKind::Bond));
+        assert_eq!(
+            ports(IFF_UP, bond),
+            0,
+            "attribute 1 of a bond's port is no state"
+        );
+        for state in [BridgePortState::Blocking, BridgePortState::Disabled] {
+            let data = InfoPortData::BridgePort(vec![InfoBridgePort::State(state)]);
+            let held_back = with(2, LinkInfo::PortData(data));
+            assert_eq!(ports(IFF_UP, held_back), 0, "{state:?}");
+        }
+        let silent = with(2, LinkInfo::PortData(InfoPortData::BridgePort(Vec::new())));
+        assert_eq!(ports(IFF_UP, silent), 0, "state not said");
     }
 
     #[test]

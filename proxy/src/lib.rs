@@ -15,5 +15,6 @@ pub mod relay;
 pub mod rtnetlink;
 pub mod settings;
 pub mod sockets;
+pub mod stations;
 pub mod sysctl;
 pub mod version;

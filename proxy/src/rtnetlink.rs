@@ -27,7 +27,8 @@ pub use change::{Refused, change};
 const ANSWER_TIMEOUT_SECONDS: i64 = 10;
 /// Room for one datagram of a dump, which the kernel fills with at most 32 KiB.
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
-/// Room for a notice. What is longer is cut off, which is fine: nobody reads it.
+/// Room for a notice. What is longer is cut off, which is fine: nobody reads more of it than
+/// how it begins.
 const NOTICE_BYTES: usize = 256;
 /// After a first notice, how long to wait for further ones before listing: interfaces come
 /// with several addresses, and pods by the dozen.
@@ -55,6 +56,13 @@ pub trait Listed: Default + PartialEq {
     /// # Errors
     /// When the message makes no sense.
     fn take(&mut self, message: &[u8]) -> Result<(), DecodeError>;
+
+    /// Whether a notice (a message like those of the answer, which may be cut off) is a reason
+    /// to list anew. To be answered with no only where a group tells of much else.
+    #[must_use]
+    fn concerns(_notice: &[u8]) -> bool {
+        true
+    }
 }
 
 /// Why it is not known what the kernel has.
@@ -188,9 +196,18 @@ impl<T: Listed> Watch<T> {
 
     async fn wait_for_notice(&self) -> io::Result<()> {
         let mut buffer = [0; NOTICE_BYTES];
-        match self.notices.recv(&mut &mut buffer[..]).await {
-            Err(error) if !is_overrun(&error) => Err(error),
-            _ => Ok(()),
+        loop {
+            let mut room = &mut buffer[..];
+            match self.notices.recv(&mut room).await {
+                Err(error) if !is_overrun(&error) => return Err(error),
+                Err(_) => return Ok(()),
+                Ok(()) => {
+                    let length = NOTICE_BYTES - room.len();
+                    if T::concerns(buffer.get(..length).unwrap_or_default()) {
+                        return Ok(());
+                    }
+                }
+            }
         }
     }
 }

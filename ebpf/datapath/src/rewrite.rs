@@ -58,9 +58,7 @@ pub fn rewrite(
     } else {
         None
     };
-    if has_other_ports
-        && let Some(at) = checksum
-    {
+    if has_other_ports && let Some(at) = checksum {
         let change = difference(&[old_ports], &[new_ports]);
         let is_udp = parsed.protocol == UDP;
         if !packet.adjust_checksum(at, change, Summed::Payload, is_udp) {
