@@ -63,7 +63,7 @@ pub type StationWatch = Watch<Stations>;
 
 impl Stations {
     /// Lists them now, for the network namespace of the calling thread. Blocks for the
-    /// kernel's answer, normally less than a millisecond; with 250 ports a few.
+    /// kernel's answer: with 250 ports about 100 KiB and a millisecond.
     ///
     /// # Errors
     /// [`RtnetlinkError`], if the kernel cannot be asked.

@@ -14,3 +14,4 @@ mod devices;
 #[path = "../../../netlink/tests/privileged/namespace.rs"] // the same for both rooms
 mod namespace;
 mod sockets;
+mod stations;

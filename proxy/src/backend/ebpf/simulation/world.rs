@@ -85,6 +85,7 @@ fn config(node: &NodeContext, host_only: bool) -> Config {
         link_layer: LinkLayer::Ethernet,
         is_up: true,
         has_far_peer: false,
+        is_plain_bridge: false,
     });
     Config {
         node: node.clone(),
