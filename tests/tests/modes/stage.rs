@@ -165,6 +165,13 @@ impl Stage {
         log.matches("restarting in place").count()
     }
 
+    /// Waits until the proxy's log has a line.
+    pub(super) fn wait_until_said(&self, what: &str) -> Result<()> {
+        let proxy = self.proxy.as_ref().context("no proxy runs")?;
+        wait_for(what, SOON, POLL, || Ok(proxy.log().contains(what)))
+            .with_context(|| proxy.log_tail(30))
+    }
+
     /// Ends the proxy; what it wrote stays.
     pub(super) fn end(&mut self) -> Result<()> {
         let mut proxy = self.proxy.take().context("no proxy runs")?;

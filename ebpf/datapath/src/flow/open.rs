@@ -9,7 +9,7 @@ use crate::layout::{
 use crate::maps::{FlowRef, SEEN_RESOLUTION_NS};
 use crate::parse::{Fragment, Parsed};
 use crate::policy::{Choice, Client, Refused, Sender, choose, has_ranges};
-use crate::select::{flow_hash, pick, select};
+use crate::select::{flow_hash, pick_another, select};
 use crate::service::{Service, frontend_at, settings};
 use crate::{Insert, Maps};
 
@@ -164,7 +164,7 @@ fn send(
     {
         return rewrite(&mut work.to, &endpoint.address, endpoint.port);
     }
-    for _ in 0..TRIES_MAX {
+    for attempt in 1..=TRIES_MAX {
         let Some(endpoint) = chosen else {
             return Verdict::Pass;
         };
@@ -184,7 +184,7 @@ fn send(
                 return rewrite(&mut work.to, &endpoint.address, endpoint.port);
             }
             Inserted::Collides => {
-                chosen = pick(maps, service, choice, maps.random(), false);
+                chosen = pick_another(maps, choice, hash, attempt);
             }
             Inserted::Full => {
                 return drop(&mut work.noted, frontend.service, Reason::FlowTableFull);

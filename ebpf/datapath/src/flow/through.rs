@@ -111,6 +111,13 @@ fn way(
         return stay(work);
     };
     work.device = device;
+    let flags = maps.device(device).map_or(0, |device| device.flags);
+    // It may be an answer that connection tracking has turned to the client before (behind a bridge),
+    // and will give another source than the flow's, whose answers look the same here. Where the
+    // stack sends it out they do not.
+    if flow.is_some() && flags & device_flags::RULES != 0 {
+        return stay(work);
+    }
     if work.is_both {
         work.new.source = work.from;
     } else if work.opening.is_some {
@@ -123,9 +130,10 @@ fn way(
             work.task = Task::Masquerade;
         }
     }
-    match maps.device(device) {
-        Some(device) if device.flags & device_flags::PEER != 0 => Through::HandOver,
-        _ => Through::Send,
+    if flags & device_flags::PEER == 0 {
+        Through::Send
+    } else {
+        Through::HandOver
     }
 }
 
