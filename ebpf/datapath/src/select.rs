@@ -53,8 +53,8 @@ fn pick(
     maps.endpoint(choice.list.first + at).copied()
 }
 
-/// Another endpoint of the list than at earlier attempts, as long as there is one. The first attempt
-/// is number 1.
+/// Another endpoint of the list than the one by even bits alone, and than at other attempts, as long
+/// as there is one. The first attempt is number 1.
 #[inline(always)]
 pub fn pick_another(
     maps: &impl Maps,
