@@ -1,5 +1,5 @@
 //! The connection tracking table, as far as a service proxy touches it: stream the UDP flows
-//! of a family, and delete chosen ones; stream the TCP connections.
+//! of a family, and delete chosen ones; stream the TCP connections; keep places in it.
 //!
 //! Source: `linux/netfilter/nfnetlink_conntrack.h`. Needs `nf_conntrack_netlink` and
 //! CAP_NET_ADMIN. Deleting by id needs Linux 5.2 to be exact (before, ids could be reused
@@ -8,11 +8,12 @@
 
 mod connection;
 mod flow;
+mod place;
 
 use std::fmt;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use nix::libc::{EINVAL, ENOENT, EOPNOTSUPP};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST};
+use nix::libc::{EEXIST, EINVAL, ENOENT, EOPNOTSUPP};
 
 use crate::attribute::Detail;
 use crate::error::NetlinkError;
@@ -23,6 +24,7 @@ use crate::writer::{MessageHead, Writer};
 pub use connection::Connection;
 use flow::{EntryKey, IPPROTO_TCP, IPPROTO_UDP};
 pub use flow::{Flow, Tuple, Zone, ZoneScope};
+pub use place::Place;
 
 const SUBSYSTEM_CTNETLINK: u8 = 1;
 const MSG_NEW: u8 = 0;
@@ -37,9 +39,9 @@ const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 /// no header of the kernel exports them.
 const FILTER_PROTO_NUM: u32 = 1 << 3;
 
-/// Deletions sent at once. Each may be answered by an error of about 1 KiB of socket memory,
+/// Requests sent at once. Each may be answered by an error of about 1 KiB of socket memory,
 /// and the default receive buffer takes 208 KiB.
-pub const DELETIONS_PER_SEND_MAX: usize = 100;
+pub const REQUESTS_PER_SEND_MAX: usize = 100;
 
 /// Talks to the conntrack table of the network namespace it was opened in.
 #[derive(Debug)]
@@ -164,10 +166,10 @@ impl Conntrack {
     ///
     /// # Errors
     /// The first refusal, naming its flow; the rest of its batch of at most
-    /// [`DELETIONS_PER_SEND_MAX`] was still tried, later batches were not.
+    /// [`REQUESTS_PER_SEND_MAX`] was still tried, later batches were not.
     pub fn delete(&mut self, flows: &[Flow]) -> Result<usize, NetlinkError> {
         let mut deleted = 0;
-        for batch in flows.chunks(DELETIONS_PER_SEND_MAX) {
+        for batch in flows.chunks(REQUESTS_PER_SEND_MAX) {
             deleted += self.delete_batch(batch, Flow::key)?;
         }
         Ok(deleted)
@@ -182,10 +184,67 @@ impl Conntrack {
         connections: &[Connection],
     ) -> Result<usize, NetlinkError> {
         let mut deleted = 0;
-        for batch in connections.chunks(DELETIONS_PER_SEND_MAX) {
+        for batch in connections.chunks(REQUESTS_PER_SEND_MAX) {
             deleted += self.delete_batch(batch, Connection::key)?;
         }
         Ok(deleted)
+    }
+
+    /// Takes places that nobody has, so that the kernel gives them to nobody. Each is given back
+    /// after `timeout_s` seconds, or by [`Self::give_back`]. Returns those that were taken.
+    ///
+    /// # Errors
+    /// As [`Self::delete`].
+    pub fn take(&mut self, places: &[Place], timeout_s: u32) -> Result<Vec<Place>, NetlinkError> {
+        let mut taken = Vec::with_capacity(places.len());
+        for batch in places.chunks(REQUESTS_PER_SEND_MAX) {
+            let request = Request {
+                what: "take a place in the conntrack table",
+                command: MSG_NEW,
+                flags: NLM_F_CREATE | NLM_F_EXCL,
+                passed_over: EEXIST,
+            };
+            let others = self.send_batch(&request, batch, Place::key, |writer, place| {
+                place.write(writer, timeout_s);
+            })?;
+            let own = batch
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| !others.contains(at));
+            taken.extend(own.map(|(_, place)| *place));
+        }
+        Ok(taken)
+    }
+
+    /// Keeps places that were taken for another `timeout_s` seconds, and takes those anew that were
+    /// lost meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::delete`].
+    pub fn keep(&mut self, places: &[Place], timeout_s: u32) -> Result<(), NetlinkError> {
+        for batch in places.chunks(REQUESTS_PER_SEND_MAX) {
+            let request = Request {
+                what: "keep a place in the conntrack table",
+                command: MSG_NEW,
+                flags: NLM_F_CREATE,
+                passed_over: EEXIST,
+            };
+            self.send_batch(&request, batch, Place::key, |writer, place| {
+                place.write(writer, timeout_s);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Gives places back.
+    ///
+    /// # Errors
+    /// As [`Self::delete`].
+    pub fn give_back(&mut self, places: &[Place]) -> Result<(), NetlinkError> {
+        for batch in places.chunks(REQUESTS_PER_SEND_MAX) {
+            self.delete_batch(batch, Place::key)?;
+        }
+        Ok(())
     }
 
     fn delete_batch<T: fmt::Display>(
@@ -193,32 +252,52 @@ impl Conntrack {
         entries: &[T],
         key: impl Fn(&T) -> EntryKey,
     ) -> Result<usize, NetlinkError> {
-        let Some((last, others)) = entries.split_last() else {
-            return Ok(0);
+        let request = Request {
+            what: "delete the conntrack flow",
+            command: MSG_DELETE,
+            flags: 0,
+            passed_over: ENOENT,
         };
-        let family = |key: &EntryKey| Family::of(key.original.destination.ip()).number();
-        self.writer.clear();
-        let mut heads = Vec::with_capacity(entries.len());
-        for entry in others {
-            // No acknowledgement asked for: only refusals come back, and they come in order.
-            let key = key(entry);
-            let head = self.socket.head(MSG_DELETE, NLM_F_REQUEST, family(&key));
-            write_delete(&mut self.writer, &head, &key);
-            heads.push(head.sequence);
-        }
-        let flags = NLM_F_REQUEST | NLM_F_ACK;
-        let key = key(last);
-        let head = self.socket.head(MSG_DELETE, flags, family(&key));
-        write_delete(&mut self.writer, &head, &key);
-        heads.push(head.sequence);
+        let gone = self.send_batch(&request, entries, &key, |writer, entry| {
+            key(entry).write(writer);
+        })?;
+        Ok(entries.len() - gone.len())
+    }
 
-        let mut gone = 0;
+    /// Sends one message for each entry; returns which of them the kernel refused for the reason
+    /// that is passed over. Any other refusal is an error.
+    fn send_batch<T: fmt::Display>(
+        &mut self,
+        request: &Request,
+        entries: &[T],
+        key: impl Fn(&T) -> EntryKey,
+        write: impl Fn(&mut Writer, &T),
+    ) -> Result<Vec<usize>, NetlinkError> {
+        self.writer.clear();
+        let mut sequences = Vec::with_capacity(entries.len());
+        for (at, entry) in entries.iter().enumerate() {
+            let family = Family::of(key(entry).original.destination.ip()).number();
+            // Only the last is acknowledged: of others only refusals come back, and they come in
+            // order.
+            let is_last = at + 1 == entries.len();
+            let flags = NLM_F_REQUEST | request.flags | if is_last { NLM_F_ACK } else { 0 };
+            let head = self.socket.head(request.command, flags, family);
+            self.writer.message(&head, |writer| write(writer, entry));
+            sequences.push(head.sequence);
+        }
+        let Some(last) = sequences.last() else {
+            return Ok(Vec::new());
+        };
+        let at = |sequence: u32| sequences.iter().position(|sent| *sent == sequence);
+        let mut passed_over = Vec::new();
         let mut refused = None;
-        let request = format_args!("delete {} conntrack flows", entries.len());
+        let all = format_args!("{} ({} times)", request.what, entries.len());
         self.socket
-            .exchange(&self.writer, head.sequence, &request, &mut |answer| {
+            .exchange(&self.writer, *last, &all, &mut |answer| {
                 match answer {
-                    Answer::Refused { code: ENOENT, .. } => gone += 1,
+                    Answer::Refused { sequence, code, .. } if code == request.passed_over => {
+                        passed_over.extend(at(sequence));
+                    }
                     Answer::Refused { sequence, code, .. } => {
                         refused.get_or_insert((sequence, code));
                     }
@@ -227,20 +306,27 @@ impl Conntrack {
                 Ok(())
             })?;
         let Some((sequence, code)) = refused else {
-            return Ok(entries.len() - gone);
+            return Ok(passed_over);
         };
-        let entry = heads
-            .iter()
-            .position(|head| *head == sequence)
-            .and_then(|at| entries.get(at));
+        let entry = at(sequence).and_then(|at| entries.get(at));
         Err(NetlinkError::Refused {
             request: match entry {
-                Some(entry) => format!("delete the conntrack flow {entry}"),
-                None => request.to_string(),
+                Some(entry) => format!("{} {entry}", request.what),
+                None => all.to_string(),
             },
             code,
         })
     }
+}
+
+/// What is asked for each entry of a batch.
+struct Request {
+    what: &'static str,
+    command: u8,
+    /// `NLM_F_*`, besides those of all requests.
+    flags: u16,
+    /// A refusal that is none.
+    passed_over: i32,
 }
 
 fn write_dump_request(writer: &mut Writer, head: &MessageHead, only: Option<u8>) {
@@ -254,10 +340,6 @@ fn write_dump_request(writer: &mut Writer, head: &MessageHead, only: Option<u8>)
             });
         }
     });
-}
-
-fn write_delete(writer: &mut Writer, head: &MessageHead, key: &EntryKey) {
-    writer.message(head, |writer| key.write(writer));
 }
 
 /// `a:1 -> b:2`.

@@ -34,7 +34,7 @@ pub fn select(
 
 /// An endpoint of the list by even bits alone.
 #[inline(always)]
-pub fn pick(
+fn pick(
     maps: &impl Maps,
     service: &Service<'_>,
     choice: &Choice,
@@ -50,6 +50,23 @@ pub fn pick(
         Some(at) if at < choice.list.count => at,
         _ => scale(hash, choice.list.count),
     };
+    maps.endpoint(choice.list.first + at).copied()
+}
+
+/// Another endpoint of the list than the one by even bits alone, and than at other attempts, as long
+/// as there is one. The first attempt is number 1.
+#[inline(always)]
+pub fn pick_another(
+    maps: &impl Maps,
+    choice: &Choice,
+    hash: u32,
+    attempt: u32,
+) -> Option<Endpoint> {
+    let count = choice.list.count;
+    let at = scale(hash, count) + attempt;
+    let at = if at < count { at } else { at - count };
+    // There may be fewer endpoints than attempts.
+    let at = if at < count { at } else { 0 };
     maps.endpoint(choice.list.first + at).copied()
 }
 

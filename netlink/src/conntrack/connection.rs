@@ -4,9 +4,9 @@ use super::flow::{
 };
 use crate::attribute::{self, Detail, attributes};
 
-const CTA_PROTOINFO: u16 = 4;
-const CTA_PROTOINFO_TCP: u16 = 1;
-const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+pub(super) const CTA_PROTOINFO: u16 = 4;
+pub(super) const CTA_PROTOINFO_TCP: u16 = 1;
+pub(super) const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 
 /// `enum tcp_conntrack` of `linux/netfilter/nf_conntrack_tcp.h`.
 const TCP_TIME_WAIT: u8 = 7;
@@ -17,10 +17,10 @@ const TCP_CLOSE: u8 = 8;
 pub struct Connection {
     /// From the client to where it believes to send.
     pub original: Tuple,
+    /// From who really answers back to the client (or to who masquerades for it).
+    pub reply: Tuple,
     /// The kernel translates the destination.
     pub has_destination_nat: bool,
-    /// Answers come from elsewhere than it was sent to: by that translation, or by IPVS.
-    pub is_answered_elsewhere: bool,
     /// It was reset, or closed by both ends.
     pub is_over: bool,
     /// The conntrack zone, where it is not the default one.
@@ -58,17 +58,29 @@ impl Connection {
                 _ => {}
             }
         }
-        let original = original.ok_or("a conntrack entry without its original tuple")?;
-        let is_answered_elsewhere =
-            reply.is_some_and(|it: Tuple| it.source != original.destination);
+        let (Some(original), Some(reply)) = (original, reply) else {
+            return Err("a conntrack entry without both of its tuples".to_owned());
+        };
         Ok(Some(Self {
             original,
-            is_answered_elsewhere,
+            reply,
             has_destination_nat: status & STATUS_DST_NAT != 0,
             is_over: matches!(state, Some(TCP_TIME_WAIT | TCP_CLOSE)),
             zone,
             id,
         }))
+    }
+
+    /// Answers come from elsewhere than it was sent to: by the kernel's translation, or by IPVS.
+    #[must_use]
+    pub fn is_answered_elsewhere(&self) -> bool {
+        self.reply.source != self.original.destination
+    }
+
+    /// The client is hidden behind another address or port.
+    #[must_use]
+    pub fn is_masqueraded(&self) -> bool {
+        self.reply.destination != self.original.source
     }
 
     pub(super) const fn key(&self) -> EntryKey {

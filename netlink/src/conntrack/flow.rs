@@ -152,20 +152,8 @@ impl Flow {
 impl EntryKey {
     /// Writes original tuple, zone, id.
     pub(super) fn write(&self, writer: &mut Writer) {
-        let Tuple {
-            source,
-            destination,
-        } = self.original;
         writer.nest(CTA_TUPLE_ORIG, |writer| {
-            writer.nest(CTA_TUPLE_IP, |writer| {
-                writer.address(CTA_IP_V4_SRC, CTA_IP_V6_SRC, source.ip());
-                writer.address(CTA_IP_V4_DST, CTA_IP_V6_DST, destination.ip());
-            });
-            writer.nest(CTA_TUPLE_PROTO, |writer| {
-                writer.u8(CTA_PROTO_NUM, self.protocol);
-                writer.u16_be(CTA_PROTO_SRC_PORT, source.port());
-                writer.u16_be(CTA_PROTO_DST_PORT, destination.port());
-            });
+            self.original.write(writer, self.protocol);
             if let Some(Zone {
                 id,
                 scope: ZoneScope::Original,
@@ -185,6 +173,31 @@ impl EntryKey {
         if let Some(id) = self.id {
             writer.u32_be(CTA_ID, id);
         }
+    }
+}
+
+impl Tuple {
+    /// The same the other way round.
+    #[must_use]
+    pub const fn turned(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+        }
+    }
+
+    /// Writes the inside of a tuple.
+    pub(super) fn write(&self, writer: &mut Writer, protocol: u8) {
+        let (source, destination) = (self.source, self.destination);
+        writer.nest(CTA_TUPLE_IP, |writer| {
+            writer.address(CTA_IP_V4_SRC, CTA_IP_V6_SRC, source.ip());
+            writer.address(CTA_IP_V4_DST, CTA_IP_V6_DST, destination.ip());
+        });
+        writer.nest(CTA_TUPLE_PROTO, |writer| {
+            writer.u8(CTA_PROTO_NUM, protocol);
+            writer.u16_be(CTA_PROTO_SRC_PORT, source.port());
+            writer.u16_be(CTA_PROTO_DST_PORT, destination.port());
+        });
     }
 }
 
@@ -344,7 +357,8 @@ mod tests {
         };
         let there = of(Some(3));
         assert_eq!(there.original.to_string(), "10.0.0.1:40 -> 10.0.0.2:53");
-        assert!(there.has_destination_nat && there.is_answered_elsewhere && !there.is_over);
+        assert!(there.has_destination_nat && there.is_answered_elsewhere() && !there.is_over);
+        assert!(!there.is_masqueraded());
         assert!(of(Some(7)).is_over && of(Some(8)).is_over);
         assert!(!of(None).is_over);
         assert!(Connection::parse(&[]).is_err());

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use switchyard_netlink::Family;
-use switchyard_netlink::conntrack::{Conntrack, Flow};
+use switchyard_netlink::conntrack::{Connection, Conntrack, Flow, Place, Tuple};
 
 use crate::namespace::{in_own_network, run};
 
@@ -282,5 +282,68 @@ fn a_table_of_many_flows_is_streamed_while_flows_are_deleted() {
         assert_eq!(deleted, 200);
         assert!(counts.wanted >= 200);
         assert_eq!(run("conntrack -L").lines().count(), 0);
+    });
+}
+
+fn place(is_tcp: bool, client: &str, endpoint: &str) -> Place {
+    Place {
+        is_tcp,
+        original: Tuple {
+            source: client.parse().unwrap(),
+            destination: endpoint.parse().unwrap(),
+        },
+    }
+}
+
+/// More than are asked for at once.
+#[test]
+fn places_are_taken_where_nobody_has_them_kept_and_given_back() {
+    in_own_network(|| {
+        let mut conntrack = Conntrack::open().unwrap();
+        let taken = ["10.1.0.1:4000", "10.1.0.1:4001"];
+        // In one direction it is the same as the first, in the other as the second.
+        insert("tcp", taken[0], "10.0.0.5:8080", "10.0.0.5:8080", None);
+        insert("tcp", taken[1], "172.30.0.10:80", "10.0.0.5:8080", None);
+        let mut places: Vec<Place> = taken
+            .into_iter()
+            .map(|client| place(true, client, "10.0.0.5:8080"))
+            .collect();
+        let free = (0..250).map(|n| place(n % 2 == 0, &format!("10.2.0.{n}:1"), "10.0.0.5:8080"));
+        let free: Vec<Place> = free.collect();
+        places.extend(&free);
+        let v6 = place(true, "[fd00::1]:4000", "[fd00:2::5]:8080");
+        places.push(v6);
+        let expected: Vec<Place> = free.iter().copied().chain([v6]).collect();
+        assert_eq!(conntrack.take(&places, 60).unwrap(), expected);
+        assert!(conntrack.take(&places, 60).unwrap().is_empty());
+
+        let connections = |conntrack: &mut Conntrack| {
+            let mut found: Vec<Connection> = Vec::new();
+            for family in [Family::V4, Family::V6] {
+                let count = conntrack.for_each_tcp(family, |it| found.push(*it));
+                count.unwrap();
+            }
+            found
+        };
+        let found = connections(&mut conntrack);
+        assert_eq!(found.len(), 2 + 125 + 1);
+        let of_v6 = found.last().unwrap();
+        assert_eq!(
+            (of_v6.original, of_v6.reply),
+            (v6.original, v6.original.turned())
+        );
+        assert!(!of_v6.is_over && !of_v6.is_answered_elsewhere() && !of_v6.is_masqueraded());
+
+        // One is lost meanwhile.
+        conntrack.give_back(&free[..1]).unwrap();
+        assert_eq!(connections(&mut conntrack).len(), found.len() - 1);
+        conntrack.keep(&expected, 600).unwrap();
+        assert_eq!(connections(&mut conntrack).len(), found.len());
+        assert_eq!(udp_flows(&mut conntrack, Family::V4).len(), 125);
+        conntrack.give_back(&expected).unwrap();
+        assert_eq!(connections(&mut conntrack).len(), 2);
+        assert!(udp_flows(&mut conntrack, Family::V4).is_empty());
+        // What is gone already is no error.
+        conntrack.give_back(&expected).unwrap();
     });
 }

@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use switchyard_cluster::object::IpFamily;
-use switchyard_netlink::conntrack::{Conntrack, DELETIONS_PER_SEND_MAX, Flow};
+use switchyard_netlink::conntrack::{Conntrack, Flow, REQUESTS_PER_SEND_MAX};
 use switchyard_netlink::{Family, NetlinkError};
 use tracing::{debug, info, warn};
 
@@ -318,7 +318,7 @@ impl Pass {
                 return;
             }
             self.stale.push(*flow);
-            if self.stale.len() >= DELETIONS_PER_SEND_MAX {
+            if self.stale.len() >= REQUESTS_PER_SEND_MAX {
                 failure = self.delete(deleting).err();
             }
         });

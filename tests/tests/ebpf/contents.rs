@@ -10,8 +10,8 @@ use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
 use aya::programs::{ProgramInfo, loaded_links, loaded_programs};
 use switchyard_datapath::layout::{
-    Address, Device, Frontend, FrontendKey, MAGLEV_PER_SLOT, RangeKey, Settings, map_names,
-    settings_flags,
+    Address, Device, Frontend, FrontendKey, MAGLEV_PER_SLOT, RangeKey, Settings, device_flags,
+    map_names, settings_flags,
 };
 use switchyard_kernel::Link;
 
@@ -107,7 +107,12 @@ impl Contents {
             Ok((IpAddr::from(address), flags))
         });
         let devices: HashMap<_, u32, Device> = maps.open(map_names::DEVICES)?.try_into()?;
-        let devices = devices.iter().map(|entry| Ok(entry?));
+        let devices = devices.iter().map(|entry| {
+            let (index, mut device) = entry?;
+            // What is so for some seconds after a start from nothing.
+            device.flags &= !device_flags::RULES;
+            Ok((index, device))
+        });
         Ok(Self {
             addresses: addresses.collect::<Result<_>>()?,
             frontends,

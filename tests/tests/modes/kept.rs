@@ -8,7 +8,7 @@ use switchyard_tests::testbed::{Connection, Family, Outcome, Place, Probe, Proto
 use super::Mode;
 
 /// Longer than TCP needs to send anew what was lost.
-const ANSWER: Duration = Duration::from_secs(5);
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
 /// The former mode is taken away meanwhile.
 const ASK_FOR: Duration = Duration::from_secs(3);
 const ASK_EVERY: Duration = Duration::from_millis(200);

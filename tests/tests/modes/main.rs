@@ -4,6 +4,7 @@
 mod kept;
 mod left;
 mod stage;
+mod twice;
 
 use anyhow::{Context, Result};
 use switchyard_tests::cases::Backend;
@@ -105,6 +106,16 @@ fn restarts_with_another_flag() -> Result<()> {
 #[test]
 fn changes_of_the_configuration_file() -> Result<()> {
     go_round(&ROUND, OTHERS, Switch::Reload)
+}
+
+#[test]
+fn a_client_s_ports_are_used_twice() -> Result<()> {
+    twice::go(USUAL, Switch::Restart)
+}
+
+#[test]
+fn a_client_s_ports_are_used_twice_past_the_stack() -> Result<()> {
+    twice::go(OTHERS, Switch::Reload)
 }
 
 /// From ipvs mode to another and back, in a kernel that has IPVS.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,9 +15,6 @@ use switchyard_tests::testbed::{
 use super::kept::{Open, WAYS};
 use super::{Backends, Mode, left};
 
-/// One stage at a time: with two, each with programs to load and traffic of eight kinds, what is slow
-/// can't be told from what is lost.
-static ALONE: Mutex<()> = Mutex::new(());
 /// New connections of each way.
 const EVERY: Duration = Duration::from_millis(20);
 /// A proxy that loads kernel programs on a busy machine takes some seconds.
@@ -53,13 +50,10 @@ pub(super) struct Stage {
     backends: Backends,
     config: PathBuf,
     proxy: Option<Proxy>,
-    /// Held as long as it stands.
-    _alone: MutexGuard<'static, ()>,
 }
 
 impl Stage {
     pub(super) fn new(backends: Backends) -> Result<Self> {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let bed = Arc::new(Testbed::build()?);
         let manifests = Manifests::create(bed.work_dir(), "manifests")?;
         manifests.replace_text(&recorded::objects_text()?)?;
@@ -75,7 +69,6 @@ impl Stage {
             backends,
             config,
             proxy: None,
-            _alone: alone,
         };
         left::lay_down_foreign(&stage)?;
         Ok(stage)
@@ -170,6 +163,13 @@ impl Stage {
     fn restarts(&self) -> usize {
         let log = self.proxy.as_ref().map(Proxy::log).unwrap_or_default();
         log.matches("restarting in place").count()
+    }
+
+    /// Waits until the proxy's log has a line.
+    pub(super) fn wait_until_said(&self, what: &str) -> Result<()> {
+        let proxy = self.proxy.as_ref().context("no proxy runs")?;
+        wait_for(what, SOON, POLL, || Ok(proxy.log().contains(what)))
+            .with_context(|| proxy.log_tail(30))
     }
 
     /// Ends the proxy; what it wrote stays.

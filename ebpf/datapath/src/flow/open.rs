@@ -10,7 +10,7 @@ use crate::layout::{
 };
 use crate::parse::{Fragment, Parsed};
 use crate::policy::{Choice, Client, Refused, Sender, choose, has_ranges};
-use crate::select::{flow_hash, pick, select};
+use crate::select::{flow_hash, pick_another, select};
 use crate::service::{Service, frontend_at, settings};
 
 /// Endpoints that are tried where the first ones collide with another flow of the client.
@@ -164,7 +164,7 @@ fn send(
     {
         return rewrite(&mut work.to, &endpoint.address, endpoint.port);
     }
-    for _ in 0..TRIES_MAX {
+    for attempt in 1..=TRIES_MAX {
         let Some(endpoint) = chosen else {
             return Verdict::Pass;
         };
@@ -184,7 +184,7 @@ fn send(
                 return rewrite(&mut work.to, &endpoint.address, endpoint.port);
             }
             Inserted::Collides => {
-                chosen = pick(maps, service, choice, maps.random(), false);
+                chosen = pick_another(maps, choice, hash, attempt);
             }
             Inserted::Full => {
                 return drop(&mut work.noted, frontend.service, Reason::FlowTableFull);

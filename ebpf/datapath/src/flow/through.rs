@@ -115,6 +115,13 @@ fn way(
     };
     work.device = device;
     let out = maps.device(device);
+    let flags = out.map_or(0, |out| out.flags);
+    // It may be an answer that connection tracking has turned to the client before (behind a bridge),
+    // and will give another source than the flow's, whose answers look the same here. Where the
+    // stack sends it out they do not.
+    if flow.is_some() && flags & device_flags::RULES != 0 {
+        return stay(work);
+    }
     if work.is_both {
         work.new.source = work.from;
     } else if work.opening.is_some {
@@ -131,13 +138,14 @@ fn way(
             work.task = Task::Masquerade;
         }
     }
-    work.near = match out {
-        Some(out) if out.flags & device_flags::PEER != 0 => device,
-        Some(out) if out.flags & device_flags::BRIDGE != 0 => match routes.port(device) {
-            Some(port) => port,
-            None => return Through::Send,
-        },
-        _ => return Through::Send,
+    work.near = if flags & device_flags::PEER != 0 {
+        device
+    } else if flags & device_flags::BRIDGE != 0
+        && let Some(port) = routes.port(device)
+    {
+        port
+    } else {
+        return Through::Send;
     };
     Through::HandOver
 }

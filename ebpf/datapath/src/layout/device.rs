@@ -22,6 +22,8 @@ pub mod device_flags {
     pub const PEER: u32 = 1 << 1;
     /// A bridge that sends by addresses alone: STATIONS may say what is behind which of its ports.
     pub const BRIDGE: u32 = 1 << 2;
+    /// Rules of another mode translate as well, for the time being.
+    pub const RULES: u32 = 1 << 3;
 }
 
 /// A key of STATIONS: who is behind a bridge. The value is the index of the port, a device whose

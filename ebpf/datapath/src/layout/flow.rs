@@ -72,6 +72,24 @@ pub struct FlowValue {
 pub const FLOW_VALUE_BYTES_V1: usize = 40;
 
 impl FlowValue {
+    /// What keeps a place ([`flow_flags::KEPT`]): it puts into packets what they have already. As an
+    /// entry of a connection that was answered, it gives way to no flow while that is open.
+    #[must_use]
+    pub fn keeping(key: &FlowKey) -> Self {
+        let is_ingress = key.hook == Hook::Ingress.number();
+        let (address, port) = if is_ingress {
+            (key.destination, key.destination_port)
+        } else {
+            (key.source, key.source_port)
+        };
+        Self {
+            address,
+            port,
+            flags: flow_flags::KEPT | flow_flags::STREAM,
+            ..Self::default()
+        }
+    }
+
     /// A value of schema 1.
     #[must_use]
     #[expect(unsafe_code, reason = "plain numbers, as they stand in the map")]
@@ -112,6 +130,9 @@ pub mod flow_flags {
     /// It is met at ingress and says what both ends become, for packets that are sent on at once.
     /// Those that take the stack's way after all need an entry at egress, which is added then.
     pub const BOTH: u16 = 1 << 11;
+    /// It is none of a flow: it keeps the place of a connection that connection tracking translates,
+    /// and what it puts into packets is what they have already.
+    pub const KEPT: u16 = 1 << 12;
 }
 
 /// A key of FRAGMENTS: which datagram a fragment belongs to.

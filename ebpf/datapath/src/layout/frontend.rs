@@ -21,7 +21,8 @@ impl FrontendKey {
     #[must_use]
     pub const fn known_bit(&self, bits_log2: u32) -> u32 {
         let [a, b, c, d] = self.address.0;
-        let port = (self.port as u32) << 8 | self.protocol as u32;
+        let [high, low] = self.port.to_be_bytes();
+        let port = u32::from_be_bytes([0, high, low, self.protocol]);
         Address([a ^ port, b, c, d]).known_bit(bits_log2)
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use switchyard_datapath::flow::{Routes, Through};
 use switchyard_datapath::layout::{
-    Address, Device, Reason, TCP, UDP, address_flags, device_flags, flow_flags,
+    Address, Reason, TCP, UDP, address_flags, device_flags, flow_flags,
 };
 use switchyard_datapath::parse::Parsed;
 use switchyard_datapath::table::Bytes;
@@ -281,20 +281,7 @@ fn a_device_with_a_far_end_is_handed_the_packet() {
             (device_flags::PEER, Through::HandOver, PODS),
             (device_flags::BRIDGE, Through::HandOver, PORT),
         ] {
-            let node: Address = family.node().into();
-            let (v4, v6) = match family {
-                Family::V4 => (node, Address::ANY),
-                Family::V6 => (Address::ANY, node),
-            };
-            world.table.set_device(
-                PODS,
-                Device {
-                    masquerade_v4: v4,
-                    masquerade_v6: v6,
-                    flags,
-                    reserved: 0,
-                },
-            );
+            world.set_device(PODS, flags);
             let request = Tuple::new((family.outside(), 5000), (family.vip(), 80));
             let mut packet = sent(&world, request, SYN);
             let outcome = world.table.forward(&mut packet, UPLINK, &mut Node(family));

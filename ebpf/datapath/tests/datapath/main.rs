@@ -16,6 +16,7 @@ mod direct;
 mod flows;
 mod fragments;
 mod icmp;
+mod kept;
 mod maglev;
 mod masquerade;
 mod parse;

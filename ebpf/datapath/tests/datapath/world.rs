@@ -135,6 +135,15 @@ pub(crate) struct World {
     pub(crate) protocol: u8,
 }
 
+fn device((masquerade_v4, masquerade_v6): (Address, Address), flags: u32) -> Device {
+    Device {
+        masquerade_v4,
+        masquerade_v6,
+        flags,
+        reserved: 0,
+    }
+}
+
 impl World {
     /// Two Services without endpoints at all kinds of addresses: WEB at port 80 (node port
     /// 30080), OTHER at port 80 of its ClusterIP.
@@ -158,40 +167,30 @@ impl World {
         ] {
             table.add_frontend(address, port, protocol, service, kind);
         }
-        for (index, flags, has_address) in [
-            (UPLINK, 0, true),
-            (PODS, device_flags::PODS, true),
-            (BARE, 0, false),
-        ] {
-            let node = if has_address {
-                family.node().into()
-            } else {
-                Address::ANY
-            };
-            let (v4, v6) = match family {
-                Family::V4 => (node, Address::ANY),
-                Family::V6 => (Address::ANY, node),
-            };
-            table.set_device(
-                index,
-                Device {
-                    masquerade_v4: v4,
-                    masquerade_v6: v6,
-                    flags,
-                    reserved: 0,
-                },
-            );
-        }
         let mut world = Self {
             family,
             table,
             protocol,
         };
+        world.set_device(UPLINK, 0);
+        world.set_device(PODS, device_flags::PODS);
+        let bare = (Address::ANY, Address::ANY);
+        world.table.set_device(BARE, device(bare, 0));
         world.set_settings(settings_flags::PODS_BY_CIDR);
         world.set_ports(RANGES);
         world.table.write_block(WEB, &Block::default());
         world.table.write_block(OTHER, &Block::default());
         world
+    }
+
+    /// Writes a device that has the node's address, with these flags.
+    pub(crate) fn set_device(&mut self, index: u32, flags: u32) {
+        let node = Address::from(self.family.node());
+        let addresses = match self.family {
+            Family::V4 => (node, Address::ANY),
+            Family::V6 => (Address::ANY, node),
+        };
+        self.table.set_device(index, device(addresses, flags));
     }
 
     /// The same with endpoints 1 and 2 of WEB at port 8080.

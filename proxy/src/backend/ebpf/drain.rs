@@ -4,6 +4,7 @@
 //! remembers, and nothing else, until that is over. Nothing is left at sockets: connections made
 //! there have no need of programs.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +15,10 @@ use super::attach::{Attached, detach_sockets, is_attached};
 use super::compile::compile;
 use super::flows::{Flows, Pressure};
 use super::former::Former;
+use super::kept::Kept;
 use super::live::{Live, StepError};
 use super::pins::Pins;
+use super::places::Places;
 use super::shared::monotonic_ns;
 use super::tables::Sizes;
 use super::{Config, ConntrackTimeouts, EbpfError, features};
@@ -28,6 +31,7 @@ const UDP_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Drain {
     flows: Flows,
+    places: Places,
     timeouts: ConntrackTimeouts,
     since: Instant,
 }
@@ -64,15 +68,17 @@ impl Drain {
             None => Ok(()),
         };
         carry_over(&mut flows)?;
+        // Connections that rules have begun before ebpf mode go on by themselves.
+        Kept::default().become_those(&mut flows, &HashSet::new())?;
         let mut known = flows.sweep(
             monotonic_ns(),
             &config.conntrack,
-            Pressure::None,
+            Pressure::Draining,
             |_, _, _| false,
         )?;
         known.vips.extend(addresses);
         let host_cookie = 0; // of use at sockets only
-        live.write_settings(config, host_cookie, false)
+        live.write_settings(config, host_cookie, true)
             .map_err(|error| match error {
                 StepError::Failed(error) => error,
                 StepError::NoRoom => EbpfError::Full {
@@ -82,6 +88,8 @@ impl Drain {
                 },
             })?;
         live.tables.drain(&known.vips)?;
+        let mut places = Places::none();
+        places.follow(&flows)?;
         attached.attach_devices(&mut live.loaded, &config.devices)?;
         detach_sockets(&pins);
         // What began while the old programs were still there.
@@ -89,6 +97,7 @@ impl Drain {
         // Programs stay where they are, with their maps, when what loaded them is gone.
         Ok(Some(Self {
             flows,
+            places,
             timeouts: config.conntrack,
             since: Instant::now(),
         }))
@@ -106,6 +115,7 @@ impl Drain {
             Pressure::Draining,
             |_, _, _| is_late,
         )?;
+        self.places.follow(&self.flows)?;
         Ok(swept.entries)
     }
 }

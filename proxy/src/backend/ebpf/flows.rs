@@ -8,6 +8,7 @@ use aya::maps::{MapData, MapError};
 use nix::errno::Errno;
 use switchyard_datapath::layout::{Address, FlowKey, FlowValue, TCP, UDP, flow_flags, map_names};
 
+use super::kept::is_kept;
 use super::programs::Loaded;
 use super::tables::gone;
 use super::{ConntrackTimeouts, EbpfError};
@@ -95,6 +96,9 @@ impl Flows {
         let mut entries = 0;
         self.walk(|key, value| {
             entries += 1;
+            if is_kept(value) {
+                return;
+            }
             let seen = flows.entry(value.id).or_default();
             seen.add(key, value);
             let is_request = value.flags & flow_flags::REQUEST != 0;
@@ -129,7 +133,7 @@ impl Flows {
         let mut failed = Ok(());
         for key in &over {
             // It may have gone by itself meanwhile.
-            failed = failed.and(gone(map_names::FLOWS, self.map.remove(key)));
+            failed = failed.and(self.remove(key));
         }
         failed?;
         Ok(Swept {
@@ -143,15 +147,40 @@ impl Flows {
     /// would be.
     pub(super) fn adopt(&mut self, entries: &[(FlowKey, FlowValue)]) -> Result<(), EbpfError> {
         for (key, value) in entries {
-            match self.map.insert(key, value, ONLY_NEW) {
-                Err(MapError::SyscallError(error)) if is_there_or_full(&error.io_error) => {}
-                other => other.map_err(|error| EbpfError::map(map_names::FLOWS, error))?,
-            }
+            self.insert_new(key, value)?;
         }
         Ok(())
     }
 
-    fn walk(&self, show: impl FnMut(&FlowKey, &FlowValue)) -> Result<(), EbpfError> {
+    /// Adds an entry; false where there is one already, or no room.
+    pub(super) fn insert_new(
+        &mut self,
+        key: &FlowKey,
+        value: &FlowValue,
+    ) -> Result<bool, EbpfError> {
+        match self.map.insert(key, value, ONLY_NEW) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(error)) if is_there_or_full(&error.io_error) => Ok(false),
+            Err(error) => Err(EbpfError::map(map_names::FLOWS, error)),
+        }
+    }
+
+    /// An entry.
+    pub(super) fn get(&self, key: &FlowKey) -> Result<Option<FlowValue>, EbpfError> {
+        match self.map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(EbpfError::map(map_names::FLOWS, error)),
+        }
+    }
+
+    /// Removes an entry, if it is there.
+    pub(super) fn remove(&mut self, key: &FlowKey) -> Result<(), EbpfError> {
+        gone(map_names::FLOWS, self.map.remove(key))
+    }
+
+    /// Hands over every entry.
+    pub(super) fn walk(&self, show: impl FnMut(&FlowKey, &FlowValue)) -> Result<(), EbpfError> {
         switchyard_kernel::entries(self.descriptor.as_fd(), show)
             .map_err(EbpfError::system(format!("reading {}", map_names::FLOWS)))
     }

@@ -1,11 +1,16 @@
 //! Connections that another mode's rules have begun: connection tracking goes on translating them,
-//! and programs leave them alone until none is left.
+//! and programs leave them alone, and their places, until none is left.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use switchyard_datapath::layout::FlowKey;
 use switchyard_netlink::conntrack::Conntrack;
 use switchyard_netlink::{Family, NetlinkError};
+
+use super::flows::Flows;
+use super::kept::{Kept, place_of};
 
 /// How often it is looked whether any is left: a list of all connections each time.
 const LOOK: Duration = Duration::from_secs(1);
@@ -20,6 +25,8 @@ pub(super) struct Handover {
     look_at: Instant,
     /// Connections can't be listed, and that was said.
     is_blind: bool,
+    /// Places in FLOWS that no flow may have.
+    kept: Kept,
 }
 
 impl Handover {
@@ -30,6 +37,7 @@ impl Handover {
             since: Instant::now(),
             look_at: Instant::now(),
             is_blind: false,
+            kept: Kept::default(),
         }
     }
 
@@ -43,15 +51,21 @@ impl Handover {
     /// An earlier run is attached: it may not have come to the end of it. Whether what is translated
     /// is ours is told at the first look.
     pub(super) fn resume(&mut self) {
-        if self.any_left(Look::AtAll) {
+        if self.look(Look::AtAll).is_some_and(|found| found.any) {
             self.begin();
         }
     }
 
-    /// Forgets connections that are over, before programs take new ones.
-    pub(super) fn forget_closed(&mut self, is_ours: impl Fn(SocketAddr) -> bool) {
-        if self.is_on {
-            self.any_left(Look::AtOurs(&is_ours));
+    /// Forgets connections that are over, and keeps the places of those that are open, before
+    /// programs take new ones. `is_ours` tells addresses and TCP ports of Services.
+    pub(super) fn make_ready(&mut self, flows: &mut Flows, is_ours: impl Fn(SocketAddr) -> bool) {
+        let found = if self.is_on {
+            self.look(Look::AtOurs(&is_ours))
+        } else {
+            Some(Found::default())
+        };
+        if let Some(found) = found {
+            self.keep(flows, &found);
         }
     }
 
@@ -59,25 +73,38 @@ impl Handover {
         self.is_on
     }
 
-    /// Whether it has come to its end just now; looks if it is time to. `is_ours` tells addresses
-    /// and TCP ports of Services.
-    pub(super) fn ends(&mut self, now: Instant, is_ours: impl Fn(SocketAddr) -> bool) -> bool {
+    /// Whether it has come to its end just now; looks if it is time to, as [`Self::make_ready`].
+    pub(super) fn ends(
+        &mut self,
+        now: Instant,
+        flows: &mut Flows,
+        is_ours: impl Fn(SocketAddr) -> bool,
+    ) -> bool {
         if !self.is_on || now < self.look_at {
             return false;
         }
         self.look_at = now + LOOK;
-        let any_left = self.any_left(Look::AtOurs(&is_ours));
-        self.is_on = any_left || now.saturating_duration_since(self.since) < LEAST;
+        let Some(found) = self.look(Look::AtOurs(&is_ours)) else {
+            return false;
+        };
+        self.keep(flows, &found);
+        self.is_on = found.any || now.saturating_duration_since(self.since) < LEAST;
         if !self.is_on {
             tracing::info!("no connection of an earlier proxy mode is left");
         }
         !self.is_on
     }
 
-    /// Where it can't be told, it stays as it is.
-    fn any_left(&mut self, look: Look<'_>) -> bool {
+    fn keep(&mut self, flows: &mut Flows, found: &Found) {
+        if let Err(error) = self.kept.become_those(flows, &found.places) {
+            tracing::warn!(%error, "some connections of an earlier proxy mode may end");
+        }
+    }
+
+    /// `None` where it can't be told.
+    fn look(&mut self, look: Look<'_>) -> Option<Found> {
         match translated(look) {
-            Ok(any) => any,
+            Ok(found) => Some(found),
             Err(error) => {
                 if !std::mem::replace(&mut self.is_blind, true) {
                     tracing::warn!(
@@ -86,10 +113,19 @@ impl Handover {
                          known are left alone until the next start"
                     );
                 }
-                self.is_on
+                None
             }
         }
     }
+}
+
+/// What is there of connections that connection tracking translates.
+#[derive(Debug, Default)]
+struct Found {
+    /// One is open.
+    any: bool,
+    /// Those that are open have these places; only where they are looked at for that.
+    places: HashSet<FlowKey>,
 }
 
 /// Which connections are looked at.
@@ -102,27 +138,31 @@ enum Look<'a> {
     AtOurs(&'a dyn Fn(SocketAddr) -> bool),
 }
 
-/// Whether connection tracking translates an open connection.
-fn translated(look: Look<'_>) -> Result<bool, NetlinkError> {
+/// What connection tracking translates.
+fn translated(look: Look<'_>) -> Result<Found, NetlinkError> {
     let mut kernel = Conntrack::open()?;
-    let (mut any, mut over) = (false, Vec::new());
+    let (mut found, mut over) = (Found::default(), Vec::new());
     for family in [Family::V4, Family::V6] {
         kernel.for_each_tcp(family, |connection| {
-            if !connection.is_answered_elsewhere {
+            if !connection.is_answered_elsewhere() {
                 return;
             }
-            let forgets = match look {
+            let is_of_service = match look {
                 Look::AtAll => false,
                 Look::AtOurs(is_ours) if is_ours(connection.original.destination) => true,
                 Look::AtOurs(_) => return,
             };
-            // Those of IPVS end with it; the kernel goes on only with its own.
-            any |= connection.has_destination_nat && !connection.is_over;
-            if forgets && connection.is_over {
-                over.push(*connection);
+            if connection.is_over {
+                over.extend(is_of_service.then_some(*connection));
+            } else if connection.has_destination_nat {
+                // Those of IPVS end with it; the kernel goes on only with its own.
+                found.any = true;
+                found
+                    .places
+                    .extend(is_of_service.then(|| place_of(connection)));
             }
         })?;
     }
     kernel.delete_connections(&over)?;
-    Ok(any)
+    Ok(found)
 }

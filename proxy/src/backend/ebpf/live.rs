@@ -128,12 +128,12 @@ impl Live {
         needed
     }
 
-    /// Writes what holds for all Services.
+    /// Writes what holds for all Services. `beside_rules`: rules of another mode translate as well.
     pub(super) fn write_settings(
         &mut self,
         config: &Config,
         host_cookie: u64,
-        hands_over: bool,
+        beside_rules: bool,
     ) -> Result<(), StepError> {
         let addresses = node::addresses(config);
         for address in self.tables.node_addresses() {
@@ -144,9 +144,10 @@ impl Live {
         for (address, flags) in addresses {
             self.tables.set_node_address(address, flags)?;
         }
-        self.tables.set_devices(&node::devices(config))?;
+        self.tables
+            .set_devices(&node::devices(config, beside_rules))?;
         self.tables.set_stations(&node::stations(config))?;
-        let block = node::settings_block(config, host_cookie, hands_over);
+        let block = node::settings_block(config, host_cookie, beside_rules);
         let is_there = match self.settings {
             Some(run) => {
                 let words = block.iter().flat_map(|slot| slot.0);

@@ -33,6 +33,7 @@ mod housekeeping;
 mod identities;
 #[cfg(test)]
 mod incremental;
+mod kept;
 #[cfg(kernel_log)]
 pub mod kernel_log;
 mod live;
@@ -40,6 +41,7 @@ mod making;
 mod node;
 pub mod opt_out;
 mod pins;
+mod places;
 mod programs;
 mod rebuild;
 mod shared;
@@ -336,7 +338,8 @@ impl Ebpf {
         let Some(live) = &mut self.live else {
             return Ok(()); // the first reconcile does it
         };
-        live.tables.set_devices(&node::devices(&self.config))?;
+        let devices = node::devices(&self.config, self.handover.is_on());
+        live.tables.set_devices(&devices)?;
         live.tables.set_stations(&node::stations(&self.config))?;
         self.attached
             .attach_devices(&mut live.loaded, &self.config.devices)

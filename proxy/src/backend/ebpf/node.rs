@@ -25,12 +25,12 @@ const NODE_PORTS: (u16, u16) = (30_000, 32_767);
 const LOWEST: u16 = 1024;
 
 /// The settings block.
-pub(super) fn settings_block(config: &Config, host_cookie: u64, hands_over: bool) -> Vec<Slot> {
+pub(super) fn settings_block(config: &Config, host_cookie: u64, beside_rules: bool) -> Vec<Slot> {
     let mut block: Vec<Slot> = IpFamily::BOTH
         .into_iter()
         .map(|family| {
             let mut settings = settings(config, family, host_cookie);
-            if hands_over {
+            if beside_rules {
                 settings.flags |= settings_flags::HANDOVER;
             }
             Slot::from(settings)
@@ -133,8 +133,9 @@ pub(super) fn addresses(config: &Config) -> HashMap<Address, u32> {
         .collect()
 }
 
-/// The devices, and the node's address on each.
-pub(super) fn devices(config: &Config) -> HashMap<u32, Device> {
+/// The devices, and the node's address on each. `beside_rules`: rules of another mode translate as
+/// well.
+pub(super) fn devices(config: &Config, beside_rules: bool) -> HashMap<u32, Device> {
     let devices = config.devices.iter();
     devices
         .map(|device| {
@@ -149,6 +150,7 @@ pub(super) fn devices(config: &Config) -> HashMap<u32, Device> {
                 (device_flags::PODS, has_pods),
                 (device_flags::PEER, device.has_far_peer),
                 (device_flags::BRIDGE, device.is_plain_bridge),
+                (device_flags::RULES, beside_rules),
             ] {
                 if is_set {
                     flags |= flag;

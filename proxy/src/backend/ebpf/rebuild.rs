@@ -70,15 +70,17 @@ impl Ebpf {
 
     /// Has the programs of a set take the place of those that are attached.
     fn put_in_place(&mut self, mut live: Live) -> Result<(), EbpfError> {
-        self.handover.forget_closed(|to| live.tables.has_tcp(to));
         // A flow that begins needs the programs of all its devices.
         live.rest(self.is_first);
         // From here on some programs may be of the new set, and others of the one before.
         self.is_torn = true;
         self.attached
             .attach(&mut live.loaded, &self.config.devices)?;
+        self.make_ready(&live);
         live.rest(false);
         self.is_first = false;
+        // What began while those that are over were forgotten.
+        self.make_ready(&live);
         if let Some(shared) = &mut self.shared {
             // What began while the old programs were still there.
             shared.carry_over(self.former.as_ref())?;
@@ -89,5 +91,13 @@ impl Ebpf {
         self.due.affinity.hasten();
         self.due.counters.hasten();
         Ok(())
+    }
+
+    /// What earlier rules have begun is prepared for.
+    fn make_ready(&mut self, live: &Live) {
+        if let Some(shared) = &mut self.shared {
+            let has_tcp = |to| live.tables.has_tcp(to);
+            self.handover.make_ready(&mut shared.flows, has_tcp);
+        }
     }
 }

@@ -30,7 +30,8 @@ impl Ebpf {
                 tracing::warn!(%error, "devices without programs stay so for now");
             }
         }
-        if self.handover.ends(now, |to| live.tables.has_tcp(to)) {
+        let has_tcp = |to| live.tables.has_tcp(to);
+        if self.handover.ends(now, &mut shared.flows, has_tcp) {
             let (config, cookie) = (&self.config, self.host_cookie);
             if live.write_settings(config, cookie, false).is_err() {
                 tracing::debug!("written at the next comparison");

@@ -129,7 +129,7 @@ impl World {
         for (address, flags) in node::addresses(&config) {
             maps.add_address(address, flags);
         }
-        for (index, device) in node::devices(&config) {
+        for (index, device) in node::devices(&config, false) {
             maps.set_device(index, device);
         }
         for (index, plan) in (1..).zip(plans.plans()) {

@@ -60,14 +60,14 @@ impl Tables {
     }
 
     /// Does to the maps what somebody else might: removes every entry of FRONTENDS, clears KNOWN,
-    /// and removes the Service of an index.
-    pub(in super::super) fn tamper(&mut self, index: u32) {
+    /// and removes the Service of an index. Says how many words of KNOWN that were.
+    pub(in super::super) fn tamper(&mut self, index: u32) -> usize {
         let keys: Vec<FrontendKey> = self.frontends.keys().map(Result::unwrap).collect();
         for key in keys {
             self.frontends.remove(&key).unwrap();
         }
         self.words.store(usize::try_from(index).unwrap(), 0);
-        self.known.tamper();
+        self.known.tamper()
     }
 
     /// Fills FRONTENDS with what is not ours, until nothing fits in any more.

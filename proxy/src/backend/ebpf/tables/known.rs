@@ -98,12 +98,11 @@ impl Known {
         self.words.store(at, word);
     }
 
-    /// Clears all bits, as somebody else might.
+    /// Clears all bits, as somebody else might, and says in how many words.
     #[cfg(test)]
-    pub(super) fn tamper(&mut self) {
-        for at in 0..self.words.words() {
-            self.words.store(at, 0);
-        }
+    pub(super) fn tamper(&mut self) -> usize {
+        let set = (0..self.words.words()).filter(|at| self.words.load(*at) != 0);
+        set.filter(|at| self.words.store(*at, 0)).count()
     }
 }
 
