@@ -1,7 +1,7 @@
 //! The node's network devices, by rtnetlink: what they are, and when they change.
 //!
-//! Source: `RTM_GETLINK` and the group `RTNLGRP_LINK` of `linux/rtnetlink.h`; the attributes
-//! are those of `linux/if_link.h`. Every supported kernel has them, and no privilege is
+//! Source: `RTM_GETLINK` and the groups `RTNLGRP_LINK` and `RTNLGRP_TC` (queues) of
+//! `linux/rtnetlink.h`; the attributes are those of `linux/if_link.h`. Every supported kernel has them, and no privilege is
 //! needed.
 
 mod attributes;
@@ -16,6 +16,7 @@ use self::attributes::Attributes;
 use crate::rtnetlink::{self, Listed, RtnetlinkError, Watch};
 
 const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_TC: u32 = 4;
 const RTM_NEWLINK: u16 = 16;
 const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 8;
@@ -40,14 +41,16 @@ pub struct Device {
     pub link_layer: LinkLayer,
     /// It was set up (IFF_UP); whether it has a carrier is another question.
     pub is_up: bool,
-    /// Its other end is in another network namespace (veth).
+    /// Its other end is in another network namespace (veth), and no queue is before it, where somebody
+    /// might limit what is sent there.
     pub has_far_peer: bool,
-    /// It is a bridge that sends by addresses alone: one that does not look at VLANs.
+    /// It is a bridge that sends by addresses alone, and at once: one that does not look at VLANs,
+    /// without a queue.
     pub is_plain_bridge: bool,
 }
 
-/// A port of a bridge through which packets get to a pod: a veth that is set up, whose other
-/// end is in another network namespace, and to which the bridge sends (it is not held back by
+/// A port of a bridge through which packets get to a pod: a veth that is set up, without a queue,
+/// whose other end is in another network namespace, and to which the bridge sends (it is not held back by
 /// the spanning tree, and has a carrier).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
@@ -165,7 +168,7 @@ impl FromIterator<Device> for Devices {
 
 impl Listed for Devices {
     const SUBJECT: &'static str = "the node's network devices";
-    const GROUPS: &'static [u32] = &[RTNLGRP_LINK];
+    const GROUPS: &'static [u32] = &[RTNLGRP_LINK, RTNLGRP_TC];
 
     fn request() -> RouteNetlinkMessage {
         let mut request = LinkMessage::default();
@@ -373,6 +376,13 @@ mod tests {
         }
         let silent = with(2, LinkInfo::PortData(InfoPortData::BridgePort(Vec::new())));
         assert_eq!(ports(IFF_UP, silent), 0, "state not said");
+        let queued = |kind: &str| {
+            let mut attributes = port();
+            attributes.insert(0, LinkAttribute::Qdisc(kind.to_owned()));
+            attributes
+        };
+        assert_eq!(ports(IFF_UP, queued("noqueue")), 1);
+        assert_eq!(ports(IFF_UP, queued("tbf")), 0, "somebody's limit");
     }
 
     #[test]

@@ -51,7 +51,7 @@ use crate::metrics::Metrics;
 use crate::plan::{Conflict, NodeContext, PlanId, PlanTable};
 use crate::relay::Relay;
 use crate::settings::{Settings, Source};
-use crate::stations::Stations;
+use crate::stations::{STATIONS_MAX, Stations};
 use draining::Draining;
 use events::Teller;
 use facts::{Facts, node_port_addresses};
@@ -338,6 +338,12 @@ impl Agent {
     /// Something came behind a bridge of the node, or went.
     fn stations_changed(&mut self, stations: Arc<Stations>) {
         tracing::debug!(stations = stations.len(), "what is behind bridges changed");
+        if stations.has_left_out() && !self.stations.has_left_out() {
+            tracing::warn!(
+                limit = STATIONS_MAX,
+                "more is behind bridges than is followed: the rest gets its packets through them"
+            );
+        }
         self.stations = stations;
         self.devices_wait = true;
     }

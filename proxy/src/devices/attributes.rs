@@ -6,6 +6,7 @@
 use netlink_packet_core::{DecodeError, NlasIterator, parse_string, parse_u8, parse_u32};
 
 const IFLA_IFNAME: u16 = 3;
+const IFLA_QDISC: u16 = 6;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
@@ -19,6 +20,8 @@ const IFLA_BR_VLAN_FILTERING: u16 = 7;
 /// Of the data of a bridge's port.
 const IFLA_BRPORT_STATE: u16 = 1;
 const BR_STATE_FORWARDING: u8 = 3;
+/// Queues that nothing waits in: a virtual device's own, and that of one that is down.
+const NO_QUEUES: [&str; 2] = ["noqueue", "noop"];
 const VETH: &str = "veth";
 const BRIDGE: &str = "bridge";
 /// The kind of master that leaves the devices below it their own traffic.
@@ -32,6 +35,8 @@ pub(super) struct Attributes {
     /// The index of its master, or 0.
     pub(super) master: u32,
     is_far: bool,
+    /// What goes out waits in a queue, where somebody may limit it.
+    is_queued: bool,
     info: Info,
 }
 
@@ -42,6 +47,10 @@ impl Attributes {
             let attribute = attribute?;
             match attribute.kind() {
                 IFLA_IFNAME => read.name = parse_string(attribute.value())?,
+                IFLA_QDISC => {
+                    let kind = parse_string(attribute.value())?;
+                    read.is_queued = !NO_QUEUES.contains(&&*kind);
+                }
                 IFLA_MASTER => read.master = parse_u32(attribute.value())?,
                 IFLA_LINK_NETNSID => read.is_far = true,
                 IFLA_LINKINFO => read.info = Info::read(attribute.value())?,
@@ -56,14 +65,14 @@ impl Attributes {
         self.master != 0 && self.info.port_kind.as_deref() != Some(VRF)
     }
 
-    /// It is a veth whose other end is in another network namespace.
+    /// It is a veth whose other end is in another network namespace, and gets at once what is sent.
     pub(super) fn has_far_peer(&self) -> bool {
-        self.is_far && self.info.kind == VETH
+        self.is_far && self.info.kind == VETH && !self.is_queued
     }
 
-    /// It is a bridge that sends by addresses alone.
+    /// It is a bridge that sends by addresses alone, and at once.
     pub(super) fn is_plain_bridge(&self) -> bool {
-        self.info.kind == BRIDGE && self.info.vlan_filtering == Some(0)
+        self.info.kind == BRIDGE && self.info.vlan_filtering == Some(0) && !self.is_queued
     }
 
     /// It is a port to which its bridge sends.

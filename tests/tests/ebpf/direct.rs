@@ -21,8 +21,6 @@ table bridge no-bridge {
     chain output { type filter hook output priority 0; policy drop; }
 }
 ";
-/// The bridge's port that has WHERE[0] behind it.
-const PORT: &str = "port11";
 /// The agent follows devices and what is behind bridges.
 const SOON: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
@@ -105,7 +103,7 @@ fn ask_without_bridge(stage: &Stage) -> Result<Vec<(Probe, Outcome)>> {
 }
 
 /// A pod behind a bridge is handed its packets past it, as long as the bridge knows behind which port
-/// it is.
+/// it is, and nothing is to wait in a queue before that.
 #[test]
 fn flows_of_services_do_not_pass_a_bridge() -> Result<()> {
     require_root()?;
@@ -114,12 +112,20 @@ fn flows_of_services_do_not_pass_a_bridge() -> Result<()> {
     let _proxy = start(&stage, "direct")?;
     stage.put(&[main_service(&[WHERE[0]])?], 1)?;
     stage.wait_for_generation(1)?;
-    for (learning, is_past) in [("on", true), ("off", false), ("on", true)] {
-        let set = ["ip", "link", "set", PORT, "type", "bridge_slave"];
-        let set = [&set[..], &["learning", learning, "fdb_flush"]].concat();
-        let done = stage.bed.run(Place::Node1, &set, "")?;
-        done.success("ip link set")?;
-        let what = format!("learning {learning}: past the bridge: {is_past}");
+    for (step, is_past) in [
+        ("ip link set port11 type bridge_slave learning on", true),
+        (
+            "ip link set port11 type bridge_slave learning off fdb_flush",
+            false,
+        ),
+        ("ip link set port11 type bridge_slave learning on", true),
+        ("tc qdisc add dev port11 root pfifo", false),
+        ("tc qdisc del dev port11 root", true),
+    ] {
+        let command: Vec<&str> = step.split(' ').collect();
+        let done = stage.bed.run(Place::Node1, &command, "")?;
+        done.success(step)?;
+        let what = format!("{step}: past the bridge: {is_past}");
         wait_for(&what, SOON, POLL, || {
             // The stack sees to neighbours that are not known yet, and the bridge learns by answers.
             expect(&ask(&stage, 2)?, |it| matches!(it, Outcome::Answered(_)))?;
