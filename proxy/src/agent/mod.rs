@@ -10,6 +10,7 @@ mod draining;
 mod error;
 mod events;
 mod facts;
+mod following;
 mod host;
 mod housekeeping;
 mod init;

@@ -28,9 +28,8 @@ use super::reload::{Reload, unusable_or_changed};
 use super::serve::serve;
 use super::source::{api_options, check_source, ended_source, start_source};
 use super::worker::Worker;
-use super::{Agent, Done, finished, host, node, privileges};
+use super::{Agent, Done, finished, following, host, node, privileges};
 use crate::addresses::AddressWatch;
-use crate::backend::ebpf::Forwarding;
 use crate::backend::{Backend, Mode, ebpf};
 use crate::conntrack::{ConntrackCleaner, NodePortDestinations};
 use crate::devices::DeviceWatch;
@@ -38,9 +37,7 @@ use crate::health::{ServiceChecks, SharedState, State};
 use crate::metrics::Metrics;
 use crate::plan::{NodeContext, PlanTable};
 use crate::relay::{Limits, Relay};
-use crate::rtnetlink::{Listed, RtnetlinkError, Watch};
 use crate::settings::Settings;
-use crate::stations::StationWatch;
 
 /// How long a stop waits for a sync that is under way.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -85,8 +82,8 @@ async fn drive(
     let choice = choice::choose(&settings)?;
     let mut addresses = AddressWatch::open()
         .map_err(|error| system("listing the node's addresses", io::Error::other(error)))?;
-    let mut devices = follow_devices(&choice)?;
-    let mut stations = follow_stations(&choice, &settings)?;
+    let mut devices = following::devices(&choice)?;
+    let mut stations = following::stations(&choice, &settings)?;
     let parts = Parts::new(
         settings,
         choice,
@@ -131,11 +128,11 @@ async fn drive(
                 Ok(now) => agent.addresses_changed(now),
                 Err(error) => tracing::warn!(%error, "the node's addresses can't be followed"),
             },
-            changed = news(devices.as_mut()) => match changed {
+            changed = following::news(devices.as_mut()) => match changed {
                 Ok(now) => agent.devices_changed(now),
                 Err(error) => tracing::warn!(%error, "the node's devices can't be followed"),
             },
-            changed = news(stations.as_mut()) => match changed {
+            changed = following::news(stations.as_mut()) => match changed {
                 Ok(now) => agent.stations_changed(now),
                 Err(error) => tracing::warn!(%error, "what is behind bridges can't be followed"),
             },
@@ -158,41 +155,6 @@ async fn drive(
         let _ = tokio::time::timeout(STOP_PATIENCE, finished(&mut running)).await;
     }
     Ok(end)
-}
-
-/// Devices are followed where the mode needs them.
-fn follow_devices(choice: &Choice) -> Result<Option<DeviceWatch>, StartError> {
-    match choice {
-        Choice::Iptables(_) | Choice::Ipvs(..) | Choice::Nftables(_) => Ok(None),
-        Choice::Ebpf(_) => DeviceWatch::open().map(Some).map_err(|error| {
-            system(
-                "listing the node's network devices",
-                io::Error::other(error),
-            )
-        }),
-    }
-}
-
-/// What is behind bridges is followed where packets are handed over past them.
-fn follow_stations(
-    choice: &Choice,
-    settings: &Settings,
-) -> Result<Option<StationWatch>, StartError> {
-    let is_wanted = settings.ebpf.forwarding == Forwarding::Direct;
-    match choice {
-        Choice::Ebpf(_) if is_wanted => StationWatch::open()
-            .map(Some)
-            .map_err(|error| system("listing what is behind bridges", io::Error::other(error))),
-        _ => Ok(None),
-    }
-}
-
-/// Never, where it is not followed.
-async fn news<T: Listed>(watch: Option<&mut Watch<T>>) -> Result<Arc<T>, RtnetlinkError> {
-    match watch {
-        Some(watch) => watch.changed().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// What programs the kernel, got ready while the process may still do everything.

@@ -5,6 +5,7 @@
 mod claims;
 #[cfg(test)]
 pub(super) mod dump;
+mod hash;
 pub(super) mod known;
 mod sizes;
 mod slots;
@@ -21,12 +22,14 @@ use switchyard_datapath::service::any_of_family;
 use switchyard_kernel::Mapping;
 
 use self::claims::Claims;
+use self::hash::{follow, repair};
 use self::known::Known;
 use self::slots::Slots;
 use super::EbpfError;
 use super::arena::{Arena, Run};
 use super::slot::Slot;
 
+pub(super) use self::hash::gone;
 pub(super) use self::sizes::Sizes;
 
 /// Bytes of a word.
@@ -423,80 +426,4 @@ const fn range_key(set: u32, bits: u32, net: Address) -> Key<RangeKey> {
         address: net,
     };
     Key::new(RANGE_SET_BITS + bits, data)
-}
-
-/// Removing what is not there (any more) is as good.
-pub(super) fn gone(name: &'static str, result: Result<(), MapError>) -> Result<(), EbpfError> {
-    match result {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error))
-            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Ok(())
-        }
-        Err(error) => Err(EbpfError::map(name, error)),
-    }
-}
-
-/// Makes a hash map that holds what is known hold what is wanted, and says how many elements were
-/// written for that.
-fn follow<K, V>(
-    name: &'static str,
-    map: &mut aya::maps::HashMap<MapData, K, V>,
-    known: &mut HashMap<K, V>,
-    wanted: &HashMap<K, V>,
-) -> Result<usize, EbpfError>
-where
-    K: aya::Pod + Eq + std::hash::Hash,
-    V: aya::Pod + PartialEq,
-{
-    let mut written = 0;
-    let is_gone = |key: &K| !wanted.contains_key(key);
-    let over: Vec<K> = known.keys().copied().filter(is_gone).collect();
-    for key in over {
-        gone(name, map.remove(&key))?;
-        known.remove(&key);
-        written += 1;
-    }
-    for (key, value) in wanted {
-        if known.get(key) != Some(value) {
-            let result = map.insert(*key, *value, 0);
-            result.map_err(|error| EbpfError::map(name, error))?;
-            known.insert(*key, *value);
-            written += 1;
-        }
-    }
-    Ok(written)
-}
-
-/// Makes a hash map hold what is expected, and nothing else.
-fn repair<K, V>(
-    name: &'static str,
-    map: &mut aya::maps::HashMap<MapData, K, V>,
-    mut expected: HashMap<K, V>,
-) -> Result<usize, EbpfError>
-where
-    K: aya::Pod + Eq + std::hash::Hash,
-    V: aya::Pod + PartialEq,
-{
-    let mut wrong = 0;
-    let mut foreign = Vec::new();
-    for entry in map.iter() {
-        let (key, value) = entry.map_err(|error| EbpfError::map(name, error))?;
-        match expected.get(&key) {
-            Some(wanted) if *wanted == value => drop(expected.remove(&key)),
-            Some(_) => {}
-            None => foreign.push(key),
-        }
-    }
-    for key in foreign {
-        gone(name, map.remove(&key))?;
-        wrong += 1;
-    }
-    for (key, value) in expected {
-        map.insert(key, value, 0)
-            .map_err(|error| EbpfError::map(name, error))?;
-        wrong += 1;
-    }
-    Ok(wrong)
 }
