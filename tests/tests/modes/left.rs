@@ -33,7 +33,10 @@ impl Left {
     pub(super) fn wait_gone(self, stage: &Stage) -> Result<()> {
         let mut wrong = Vec::new();
         wait_for("the end of the former mode", SOON, POLL, || {
-            wrong = self.wrong(stage)?;
+            // iptables-save fails where a set goes between its rule and its name.
+            wrong = self
+                .wrong(stage)
+                .unwrap_or_else(|error| vec![format!("{error:#}")]);
             Ok(wrong.is_empty())
         })
         .with_context(|| format!("{}\n{}", wrong.join("\n"), stage.log_tail()))?;
