@@ -22,7 +22,7 @@ table bridge no-bridge {
 }
 ";
 /// The agent follows devices and what is behind bridges.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 
 fn start(stage: &Stage, forwarding: &str) -> Result<Proxy> {
