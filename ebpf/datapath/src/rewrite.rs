@@ -68,19 +68,23 @@ pub fn rewrite(
     let [s0, s1] = new.source.port.to_ne_bytes();
     let [d0, d1] = new.destination.port.to_ne_bytes();
     let ports = has_other_ports.then_some([s0, s1, d0, d1]);
-    let in_header = if old.source.address.is_v4() {
-        rewrite_v4(packet, parsed, old, new, checksum, hop, ports)
+    let is_v4 = old.source.address.is_v4();
+    // Ports that stand next to what changes in the header are written with it.
+    let (beside, apart) = if is_v4 && parsed.is_plain() {
+        (ports, None)
+    } else {
+        (None, ports)
+    };
+    let in_header = if is_v4 {
+        rewrite_v4(packet, parsed, old, new, checksum, hop, beside)
     } else {
         rewrite_v6(packet, parsed, old, new, checksum, hop)
     };
-    if old.source.address.is_v4() && parsed.is_plain() {
-        return in_header; // ports among it
-    }
-    in_header && ports.is_none_or(|ports| packet.store(parsed.transport, &ports))
+    in_header && apart.is_none_or(|ports| packet.store(parsed.transport, &ports))
 }
 
 /// Changes both addresses (and the TTL) in an IPv4 header. All that changes there stands in its
-/// last three words, and is written at once; where it has no options, with the ports behind it.
+/// last three words, and is written at once, with the ports that stand `beside` it.
 #[inline(always)]
 fn rewrite_v4(
     packet: &mut impl Packet,
@@ -89,7 +93,7 @@ fn rewrite_v4(
     new: &Ends,
     checksum: Option<u32>,
     hop: bool,
-    ports: Option<[u8; 4]>,
+    beside: Option<[u8; 4]>,
 ) -> bool {
     let words = |ends: &Ends| {
         [
@@ -98,7 +102,7 @@ fn rewrite_v4(
         ]
     };
     let (before, after) = (words(old), words(new));
-    if before == after && !hop && ports.is_none() {
+    if before == after && !hop && beside.is_none() {
         return true;
     }
     let change = difference(&before, &after);
@@ -120,12 +124,12 @@ fn rewrite_v4(
     let start = u32::from_ne_bytes([hops, parsed.protocol, sum0, sum1]);
     let [source, destination] = after;
     in_transport
-        && match ports {
-            Some(ports) if parsed.is_plain() => {
+        && match beside {
+            Some(ports) => {
                 let ports = u32::from_ne_bytes(ports);
                 packet.store_words(parsed.ip + 8, &[start, source, destination, ports])
             }
-            _ => packet.store_words(parsed.ip + 8, &[start, source, destination]),
+            None => packet.store_words(parsed.ip + 8, &[start, source, destination]),
         }
 }
 

@@ -38,6 +38,11 @@ pub(super) fn stations(
     }
 }
 
+/// What there is now; nothing, where it is not followed.
+pub(super) fn current<T: Listed>(watch: Option<&Watch<T>>) -> Arc<T> {
+    watch.map_or_else(Arc::default, |watch| Arc::clone(watch.current()))
+}
+
 /// Never, where it is not followed.
 pub(super) async fn news<T: Listed>(
     watch: Option<&mut Watch<T>>,

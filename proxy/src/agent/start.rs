@@ -38,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::plan::{NodeContext, PlanTable};
 use crate::relay::{Limits, Relay};
 use crate::settings::Settings;
+use crate::stations::StationWatch;
 
 /// How long a stop waits for a sync that is under way.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -88,16 +89,13 @@ async fn drive(
         settings,
         choice,
         &addresses,
-        devices.as_ref(),
+        (devices.as_ref(), stations.as_ref()),
         reload.is_some(),
     )?;
     let mut source = start_source(&parts.facts.settings, updates_in, observer);
     let mut agent = Agent::new(parts, &addresses, metrics, teller).await?;
     devices = devices.filter(|_| agent.mode == Mode::Ebpf);
     stations = stations.filter(|_| agent.mode == Mode::Ebpf);
-    if let Some(watch) = &stations {
-        agent.stations = Arc::clone(watch.current());
-    }
     let mut terminated = signals(SignalKind::terminate())?;
     let mut interrupted = signals(SignalKind::interrupt())?;
     let mut ticks = interval(agent.settings.sync_period);
@@ -169,7 +167,7 @@ impl Parts {
         settings: Settings,
         choice: Choice,
         addresses: &AddressWatch,
-        devices: Option<&DeviceWatch>,
+        (devices, stations): (Option<&DeviceWatch>, Option<&StationWatch>),
         may_restart: bool,
     ) -> Result<Self, StartError> {
         let leftovers = Leftovers::start()
@@ -179,8 +177,8 @@ impl Parts {
             settings: Arc::new(settings),
             families: Vec::new(),
             local_addresses: Arc::clone(addresses.current()),
-            devices: devices.map_or_else(Arc::default, |watch| Arc::clone(watch.current())),
-            stations: Arc::default(),
+            devices: following::current(devices),
+            stations: following::current(stations),
             large: HashSet::new(),
             schedulers: Arc::default(),
             service_cidrs: Vec::new(),

@@ -79,7 +79,7 @@ pub(super) fn open_split(maps: &impl Maps, work: &mut Work, place: &Place) -> bo
         masquerade: true,
         flags: work.opening.flags,
     };
-    let reason = match flow.insert_over(maps, work) {
+    let reason = match flow.insert(maps, work, false) {
         Inserted::Yes => {
             count(maps, work, place);
             return true;

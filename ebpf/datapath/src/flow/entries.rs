@@ -23,10 +23,11 @@ pub(super) enum Inserted {
 }
 
 impl NewFlow {
-    /// Adds the flow's entries, in the place of those of another that is over where that is in the
-    /// way; none stays if one can't be added.
+    /// Adds the flow's entries, in the place of another that is over where that is in the way; none
+    /// stays if one can't be added. `forgets`: the other's entries go with it; else, for the sake of
+    /// programs' size, those that are not written over are left to their time-outs.
     #[inline(always)]
-    pub(super) fn insert(&self, maps: &impl Maps, work: &mut Work) -> Inserted {
+    pub(super) fn insert(&self, maps: &impl Maps, work: &mut Work, forgets: bool) -> Inserted {
         let mut is_there = self.insert_reply(maps, work);
         if !is_there {
             let Work {
@@ -38,37 +39,16 @@ impl NewFlow {
             if !is_free(old, &value.address, value.port, value.seen_ns) {
                 return Inserted::Collides;
             }
-            let (_, id) = old.owner();
-            let (vip, vip_port) = old.target();
-            forget_masquerade(maps, other, id);
-            forget_request(maps, other, key, &vip, vip_port, id);
-            set_reply(other, key, &self.address, self.port);
+            if forgets {
+                let (_, id) = old.owner();
+                let (vip, vip_port) = old.target();
+                forget_masquerade(maps, other, id);
+                forget_request(maps, other, key, &vip, vip_port, id);
+                set_reply(other, key, &self.address, self.port);
+            }
             is_there = maps.insert_flow(other, value, Insert::Any);
         }
         if self.insert_rest(maps, work, is_there) {
-            Inserted::Yes
-        } else {
-            Inserted::Full
-        }
-    }
-
-    /// The same where the endpoint was chosen before: what is in the way and over is written over,
-    /// and its other entries are left to their time-outs.
-    #[inline(always)]
-    pub(super) fn insert_over(&self, maps: &impl Maps, work: &mut Work) -> Inserted {
-        if !self.insert_reply(maps, work) {
-            let Work { other, value, .. } = &mut *work;
-            let Some(old) = maps.flow(other) else {
-                return Inserted::Full;
-            };
-            if !is_free(old, &value.address, value.port, value.seen_ns) {
-                return Inserted::Collides;
-            }
-            if !maps.insert_flow(other, value, Insert::Any) {
-                return Inserted::Full;
-            }
-        }
-        if self.insert_rest(maps, work, true) {
             Inserted::Yes
         } else {
             Inserted::Full

@@ -116,7 +116,7 @@ fn refuse(
         masquerade: false,
         flags: flow_flags::REFUSED,
     };
-    if !matches!(nobody.insert(maps, work), Inserted::Yes) {
+    if !matches!(nobody.insert(maps, work, true), Inserted::Yes) {
         return drop(&mut work.noted, service, reason);
     }
     note(&mut work.noted, service, reason, true);
@@ -178,7 +178,7 @@ fn send(
             masquerade: is_masqueraded(choice, &endpoint, &work.parsed),
             flags: list_flag(choice),
         };
-        match flow.insert(maps, work) {
+        match flow.insert(maps, work, true) {
             Inserted::Yes => {
                 maps.count_connection(frontend.service, &endpoint, place.bytes);
                 return rewrite(&mut work.to, &endpoint.address, endpoint.port);

@@ -172,17 +172,13 @@ pub(super) fn stations(config: &Config) -> HashMap<StationKey, u32> {
     if config.forwarding != Forwarding::Direct {
         return HashMap::new();
     }
-    let bridge_of: HashMap<u32, u32> = config
-        .devices
-        .ports()
-        .map(|port| (port.index, port.bridge))
-        .collect();
     let is_plain = |bridge| {
         let device = config.devices.get(bridge);
         device.is_some_and(|device| device.is_plain_bridge)
     };
     let reachable = config.stations.iter().filter(|(station, port)| {
-        bridge_of.get(port) == Some(&station.bridge) && is_plain(station.bridge)
+        let port = config.devices.port(*port);
+        port.is_some_and(|port| port.bridge == station.bridge) && is_plain(station.bridge)
     });
     let room = usize::try_from(limits::STATION_ENTRIES_MAX).unwrap_or(usize::MAX);
     reachable

@@ -266,7 +266,10 @@ impl Tables {
                 gone(map_names::ADDRESSES, self.addresses.remove(&address))?;
                 self.known.remove(self.address_bit(&address));
             } else {
-                self.write_address(address, after, before == 0)?;
+                let (bit, map) = (self.address_bit(&address), &mut self.addresses);
+                let put = || map.insert(address, after, 0);
+                let result = self.known.put(bit, before == 0, put);
+                result.map_err(|error| EbpfError::map(map_names::ADDRESSES, error))?;
             }
             self.written += 1;
         }
@@ -278,25 +281,12 @@ impl Tables {
         Ok(())
     }
 
-    const fn address_bit(&self, address: &Address) -> u32 {
-        address.known_bit(self.known.bits_log2())
+    const fn frontend_bit(&self, key: &FrontendKey) -> u32 {
+        key.known_bit(self.known.bits_log2())
     }
 
-    fn write_address(
-        &mut self,
-        address: Address,
-        flags: u32,
-        is_new: bool,
-    ) -> Result<(), EbpfError> {
-        let bit = self.address_bit(&address);
-        if is_new {
-            self.known.add(bit);
-        }
-        let result = self.addresses.insert(address, flags, 0);
-        if is_new && result.is_err() {
-            self.known.remove(bit);
-        }
-        result.map_err(|error| EbpfError::map(map_names::ADDRESSES, error))
+    const fn address_bit(&self, address: &Address) -> u32 {
+        address.known_bit(self.known.bits_log2())
     }
 
     /// Whether a TCP port of an address, or of the node, leads to a Service.
@@ -322,15 +312,9 @@ impl Tables {
         if self.owners.get(&key) == Some(&frontend) {
             return Ok(());
         }
-        let bit = key.known_bit(self.known.bits_log2());
         let is_new = !self.owners.contains_key(&key);
-        if is_new {
-            self.known.add(bit);
-        }
-        let result = self.frontends.insert(key, frontend, 0);
-        if is_new && result.is_err() {
-            self.known.remove(bit);
-        }
+        let (bit, map) = (self.frontend_bit(&key), &mut self.frontends);
+        let result = self.known.put(bit, is_new, || map.insert(key, frontend, 0));
         result.map_err(|error| EbpfError::map(map_names::FRONTENDS, error))?;
         self.owners.insert(key, frontend);
         self.written += 1;
@@ -352,7 +336,7 @@ impl Tables {
         }
         gone(map_names::FRONTENDS, self.frontends.remove(key))?;
         self.owners.remove(key);
-        self.known.remove(key.known_bit(self.known.bits_log2()));
+        self.known.remove(self.frontend_bit(key));
         self.written += 1;
         Ok(())
     }

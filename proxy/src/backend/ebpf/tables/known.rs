@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use aya::maps::Map;
+use aya::maps::{Map, MapError};
 use switchyard_datapath::layout::map_names;
 use switchyard_kernel::Mapping;
 
@@ -53,8 +53,25 @@ impl Known {
         self.bits_log2
     }
 
-    /// To be called before a key is put into its map that was not there.
-    pub(super) fn add(&mut self, bit: u32) {
+    /// Puts a key with this bit into its map by `put`. What was not there before (`is_new`) has its bit
+    /// first, and not any more where it can't be put.
+    pub(super) fn put(
+        &mut self,
+        bit: u32,
+        is_new: bool,
+        put: impl FnOnce() -> Result<(), MapError>,
+    ) -> Result<(), MapError> {
+        if is_new {
+            self.add(bit);
+        }
+        let result = put();
+        if is_new && result.is_err() {
+            self.remove(bit);
+        }
+        result
+    }
+
+    fn add(&mut self, bit: u32) {
         let count = self.keys.entry(bit).or_default();
         *count += 1;
         if *count == 1 {
